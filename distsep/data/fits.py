@@ -1,0 +1,200 @@
+"""FITS maps: one band per file, or several bands in one.
+
+What a header says is checked, completed by the user where it says nothing, and never
+guessed in silence: everything taken for granted is logged (logger "distsep") and kept
+in the `notes`. Masks, hits and patch ids are read by the same door. No unit conversion
+here: maps keep the unit of their file until they become an Observation.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Inexact, Shaped
+
+from distsep.data.fits_table import FitsTable
+from distsep.data.tunit import unit_of
+
+log = logging.getLogger("distsep")
+
+
+@dataclass(frozen=True)
+class BandMaps:
+    """Frequency maps as read: whole sphere or observed pixels, NEST, NaN = missing.
+
+    Attributes:
+        maps: Maps in the units of their files.
+        unit: One of our unit names per band.
+        stokes: Stokes parameters, in the order of the axis.
+        nside: Resolution.
+        coordsys: "G", "C" or "E".
+        cell_ids: NEST numbers, ascending; None: the whole sphere.
+        notes: What was taken for granted, in words.
+    """
+
+    maps: Inexact[np.ndarray, "freq stokes pix"]
+    unit: tuple[str, ...]
+    stokes: str
+    nside: int
+    coordsys: str
+    cell_ids: Shaped[np.ndarray, " pix"] | None
+    notes: tuple[str, ...]
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the arguments of `Observation` that are known from the files.
+
+        U is in the COSMO convention whatever the files used.
+        """
+        known = ("maps", "stokes", "nside", "coordsys", "cell_ids")
+        return {name: getattr(self, name) for name in known} | {
+            "unit": list(self.unit),
+            "ordering": "NEST",
+            "polcconv": "COSMO",
+        }
+
+
+def read_bands(
+    files: Sequence[str | Path],
+    stokes: str = "IQU",
+    *,
+    unit: str | Sequence[str | None] | None = None,
+    coordsys: str | None = None,
+    polcconv: str | None = None,
+    ordering: str | Sequence[str | None] | None = None,
+    columns: Sequence[Sequence[str | int] | None] | None = None,
+    hdu: int | Sequence[int | None] | None = None,
+) -> BandMaps:
+    """Read one map per band.
+
+    Args:
+        files: One path per band; a file that holds several bands is named once for
+            each, with its `columns`.
+        stokes: "I", "QU" or "IQU": the columns wanted.
+        unit: Where the headers do not say: one of our names, or one per band.
+        coordsys: "G", "C" or "E", where the headers do not say.
+        polcconv: "COSMO" or "IAU", where the headers do not say.
+        ordering: "RING" or "NEST", where the headers do not say; one, or one per band.
+        columns: Per band, the name or number (from 0, pixel column not counted) of
+            the column of each Stokes parameter; None: they are told by their names.
+        hdu: Number of the FITS extension, one, or one per band; None: the first that
+            holds a HEALPix map.
+
+    Returns:
+        The maps: NEST, COSMO, NaN where a sample is missing: BAD_DATA, UNSEEN, not
+        finite, outside a partial map, or exactly zero in every Stokes parameter.
+
+    Raises:
+        ValueError: for an absent or ambiguous unit, and for bands that disagree in
+            nside, COORDSYS or POLCCONV.
+
+    Communication: none; every rank that calls it reads the whole files.
+    """
+    paths = [Path(f) for f in files]
+    units = per_band("unit", unit, paths)
+    wanted = per_band("columns", columns, paths)
+    tables = [
+        FitsTable.open(path, number, order)
+        for path, number, order in zip(
+            paths,
+            per_band("hdu", hdu, paths),
+            per_band("ordering", ordering, paths),
+            strict=True,
+        )
+    ]
+    notes: list[str] = []
+    nside = _agreed("NSIDE", paths, [t.nside for t in tables], None, None, notes)
+    coords = [t.coordsys for t in tables]
+    frame = _agreed("COORDSYS", paths, coords, coordsys, "G", notes)
+    convention = "COSMO"
+    if set(stokes) & set("QU"):
+        said = [t.polcconv for t in tables]
+        convention = _agreed("POLCCONV", paths, said, polcconv, "COSMO", notes)
+    found, names = [], []
+    for table, chosen, given in zip(tables, wanted, units, strict=True):
+        numbers = table.find(stokes, chosen)
+        names.append(_unit(table, numbers, given))
+        found.append(np.stack([table.samples(number) for number in numbers]))
+        _drop_zeros(found[-1], table.path, notes)
+    maps, cell_ids = _union([table.nest_ids() for table in tables], found, nside)
+    if convention == "IAU" and "U" in stokes:
+        maps[:, stokes.index("U")] *= -1
+        notes.append("POLCCONV = IAU: the sign of U is turned; inside it is COSMO.")
+    for note in notes:
+        log.warning(note)
+    return BandMaps(maps, tuple(names), stokes, nside, frame, cell_ids, tuple(notes))
+
+
+def per_band(name: str, value: Any, files: list[Path]) -> list[Any]:
+    """Return one entry per band from one for all, or from a list of that length."""
+    if value is None or isinstance(value, str | int):
+        return [value] * len(files)
+    if len(value) != len(files):
+        raise ValueError(
+            f"`{name}` expected one entry per band ({len(files)} files), got "
+            f"{len(value)}."
+        )
+    return list(value)
+
+
+def _unit(table: FitsTable, numbers: list[int], given: str | None) -> str:
+    """Return the unit that the columns of one band share."""
+    texts = {table.unit(number) for number in numbers}
+    where = f"{table.path} ({', '.join(table.names[n] for n in numbers)})"
+    if len(texts) > 1:
+        raise ValueError(f"{where}: the columns have different units: {texts}.")
+    return unit_of(texts.pop(), given, where)
+
+
+def _agreed(
+    card: str, files: list, said: list, given: Any, otherwise: Any, notes: list[str]
+) -> Any:
+    """Return the one value of a header card that all bands share."""
+    values = [given if value is None else value for value in said]
+    if None in values:
+        silent = [f.name for f, v in zip(files, values, strict=True) if v is None]
+        values = [otherwise if value is None else value for value in values]
+        notes.append(
+            f"no {card} in {_some(silent)}: taken as {otherwise} (say otherwise with "
+            f"`--{card.lower()}`)."
+        )
+    if len(set(values)) > 1 or given not in (None, values[0]):
+        table = ", ".join(f"{f.name}: {v}" for f, v in zip(files, values, strict=True))
+        asked = "" if given is None else f" ({card.lower()}={given!r} was asked for)"
+        raise ValueError(
+            f"the bands disagree in {card}{asked}: {table}. Bring them to one before."
+        )
+    return values[0]
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names and how many more there are."""
+    unique = list(dict.fromkeys(names))
+    more = f" and {len(unique) - 3} more" if len(unique) > 3 else ""
+    return ", ".join(unique[:3]) + more
+
+
+def _drop_zeros(m: np.ndarray, path: Path, notes: list[str]) -> None:
+    """Mark as missing the samples that are exactly zero in every Stokes parameter."""
+    zero = (m == 0).all(axis=0)
+    if zero.any():
+        m[:, zero] = np.nan
+        notes.append(
+            f"{path.name}: {zero.sum()} pixels are exactly zero in every Stokes "
+            "parameter: taken as not observed."
+        )
+
+
+def _union(
+    ids: list[np.ndarray], found: list[np.ndarray], nside: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Put all bands on the pixels that any of them has, ascending in NEST."""
+    cells = np.unique(np.concatenate(ids))
+    kind = np.result_type(*found)
+    maps = np.full((len(found), len(found[0]), len(cells)), np.nan, kind)
+    for band, own, samples in zip(maps, ids, found, strict=True):
+        band[:, np.searchsorted(cells, own)] = samples
+    whole = len(cells) == 12 * nside**2
+    return maps, None if whole else cells.astype(np.uint64)

@@ -1,0 +1,170 @@
+"""One FITS extension that holds HEALPix columns: what it says, and its samples.
+
+The only reader of FITS headers of maps. Nothing is guessed here: what a header does not
+say is None, and data/fits.py decides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Inexact, Shaped
+
+from distsep.data import healpix
+
+_NAMES = {
+    "I": ("I", "T", "INTENSITY", "TEMPERATURE", "I_STOKES", "STOKES_I", "SIGNAL"),
+    "Q": ("Q", "Q_STOKES", "STOKES_Q", "Q_POLARISATION", "Q_POLARIZATION"),
+    "U": ("U", "U_STOKES", "STOKES_U", "U_POLARISATION", "U_POLARIZATION"),
+}
+_PIXEL = ("PIXEL", "PIX", "PIXEL_INDEX", "PIXNUM", "HPXPIX")
+_COORDSYS = {
+    "GALACTIC": "G",
+    "CELESTIAL": "C",
+    "EQUATORIAL": "C",
+    "Q": "C",
+    "ECLIPTIC": "E",
+}
+
+
+@dataclass(frozen=True)
+class FitsTable:
+    """One FITS extension that holds HEALPix columns."""
+
+    path: Path
+    header: Any
+    data: Any
+    names: tuple[str, ...]
+    nside: int
+    ordering: healpix.Ordering
+
+    @classmethod
+    def open(cls, path: Path, hdu: int | None, ordering: str | None) -> "FitsTable":
+        """Find the HEALPix extension of a file and what it says of its pixels."""
+        from astropy.io import fits
+
+        with fits.open(path, memmap=False) as file:
+            maps = [
+                number
+                for number, one in enumerate(file)
+                if isinstance(one, fits.BinTableHDU)
+                and {"ORDERING", "NSIDE"} & set(one.header)
+            ]
+            if not maps or hdu not in (None, *maps):
+                raise ValueError(
+                    f"{path}: no HEALPix map in extension {hdu}, found them in {maps}."
+                    if maps
+                    else f"{path}: no extension holds a HEALPix map (binary table with "
+                    "ORDERING or NSIDE)."
+                )
+            one = file[maps[0] if hdu is None else hdu]
+            header, data = one.header, one.data
+        order = _ordering(path, str(header.get("ORDERING", "")).strip(), ordering)
+        names = tuple(name.upper().strip() for name in data.names)
+        kept = tuple(name for name in names if name not in _PIXEL)
+        nside = header.get("NSIDE") or healpix.nside_of(data[data.names[0]].size)
+        return cls(path, header, data, kept, healpix.check_nside(nside), order)
+
+    @property
+    def coordsys(self) -> str | None:
+        """COORDSYS as one letter; None if absent or unknown."""
+        text = str(self.header.get("COORDSYS", "")).strip().upper()
+        letter = _COORDSYS.get(text, text)
+        return letter if letter in healpix.COORDSYS else None
+
+    @property
+    def polcconv(self) -> str | None:
+        """POLCCONV, "COSMO" or "IAU"; None if absent or unknown."""
+        text = str(self.header.get("POLCCONV", "")).strip().upper()
+        return text if text in ("COSMO", "IAU") else None
+
+    def find(self, stokes: str, chosen: Sequence[str | int] | None) -> list[int]:
+        """Return the column numbers of the Stokes parameters."""
+        if chosen is not None:
+            if len(chosen) != len(stokes):
+                raise ValueError(
+                    f"{self.path}: `columns` expected {len(stokes)} columns for "
+                    f"{stokes}, got {list(chosen)}."
+                )
+            return [self.find_one(column) for column in chosen]
+        plain = [name.replace("-", "_") for name in self.names]
+        found = [
+            [n for n, name in enumerate(plain) if name in _NAMES[letter]]
+            for letter in stokes
+        ]
+        if any(len(numbers) != 1 for numbers in found):
+            raise ValueError(
+                f"{self.path}: cannot tell which columns are {', '.join(stokes)} among "
+                f"{', '.join(self.names)}: name them with `--columns` (`columns=`)."
+            )
+        return [numbers[0] for numbers in found]
+
+    def find_one(self, column: str | int) -> int:
+        """Return the number of a column given by name or number."""
+        if isinstance(column, str) and column.upper() in self.names:
+            return self.names.index(column.upper())
+        if not isinstance(column, str) and 0 <= column < len(self.names):
+            return int(column)
+        raise ValueError(
+            f"{self.path}: no column {column!r} among {', '.join(self.names)}."
+        )
+
+    def unit(self, number: int) -> str | None:
+        """Return TUNIT of a column."""
+        return self.data.columns[self._index(number)].unit
+
+    def samples(self, number: int) -> Inexact[np.ndarray, " pix"]:
+        """Return a column as native floats, NaN where it is missing."""
+        raw = np.ravel(self.data.field(self._index(number)))
+        kind = (
+            np.float32 if raw.dtype.itemsize <= 4 and raw.dtype.kind == "f" else float
+        )
+        m = raw.astype(kind)
+        bad = self.header.get("BAD_DATA")
+        missing = healpix.is_missing(m)
+        if isinstance(bad, int | float):
+            missing |= np.isclose(m, bad, rtol=1e-5, atol=0)
+        m[missing] = np.nan
+        return m
+
+    def nest_ids(self) -> Shaped[np.ndarray, " pix"]:
+        """Return the NEST number of every row."""
+        pixel = [name for name in self.data.names if name.upper().strip() in _PIXEL]
+        size = np.size(self.data[self.data.names[0]])
+        if pixel:
+            ids = np.ravel(self.data[pixel[0]]).astype(np.int64)
+        elif size == 12 * self.nside**2:
+            ids = np.arange(size)
+        else:
+            first = int(self.header.get("FIRSTPIX", 0))
+            ids = np.arange(first, first + size)
+            if self.header.get("LASTPIX", -1) != ids[-1]:
+                raise ValueError(
+                    f"{self.path}: {size} samples per column, no PIXEL column, and not "
+                    f"the whole sphere at NSIDE = {self.nside}."
+                )
+        if ids.min() < 0 or ids.max() >= 12 * self.nside**2:
+            raise ValueError(f"{self.path}: pixels outside NSIDE = {self.nside}.")
+        return ids if self.ordering == "NEST" else healpix.ring_to_nest(self.nside, ids)
+
+    def _index(self, number: int) -> int:
+        """Return the position in the table, pixel columns counted."""
+        return [n.upper().strip() for n in self.data.names].index(self.names[number])
+
+
+def _ordering(path: Path, says: str, given: str | None) -> healpix.Ordering:
+    """Return the ordering that the header or, where it is silent, the user states."""
+    if not says and given is None:
+        raise ValueError(
+            f"{path}: no ORDERING in the header: state it with `--ordering RING` or "
+            "NEST (`ordering=`)."
+        )
+    order = healpix.check_ordering(says or str(given), f"{path}: ORDERING")
+    if given is not None and healpix.check_ordering(given) != order:
+        raise ValueError(
+            f"{path}: ORDERING = {says!r} in the header, but {given!r} was given: "
+            "leave `ordering` out, or correct the header."
+        )
+    return order
