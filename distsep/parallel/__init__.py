@@ -1,0 +1,28 @@
+"""Where the work runs: ranks (`comm`) and the devices of one rank (`mesh`).
+
+Nothing here knows what a pixel or a component is.
+"""
+
+from distsep.parallel.comm import Comm, guard, launched_by_mpi, serial, world
+from distsep.parallel.mesh import (
+    device_mesh,
+    over_blocks,
+    replicate,
+    set_host_devices,
+    single,
+    spread,
+)
+
+__all__ = [
+    "Comm",
+    "device_mesh",
+    "guard",
+    "launched_by_mpi",
+    "over_blocks",
+    "replicate",
+    "serial",
+    "set_host_devices",
+    "single",
+    "spread",
+    "world",
+]

@@ -1,0 +1,136 @@
+"""The devices of one rank, as a one-dimensional mesh with the axis "pix".
+
+The only door to `jax.sharding`. Nothing here communicates between ranks.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+AXIS = "pix"
+
+
+def set_host_devices(n: int) -> None:
+    """Make JAX see the host's processor as `n` devices.
+
+    Args:
+        n: Number of devices.
+
+    Raises:
+        ValueError: if `n` is not positive.
+        RuntimeError: if JAX has started already with another number of devices.
+
+    Communication: none.
+    """
+    if n < 1:
+        raise ValueError(f"`set_host_devices(n)` expected a positive number, got {n}.")
+    try:
+        jax.config.update("jax_num_cpu_devices", n)
+    except RuntimeError as error:
+        if jax.local_device_count("cpu") != n:
+            raise RuntimeError(
+                f"`set_host_devices({n})` came too late: JAX has started with "
+                f"{jax.local_device_count('cpu')} devices. Call it before any "
+                "computation, or use `distsep run --devices`."
+            ) from error
+
+
+def device_mesh(n: int | None = None) -> Mesh:
+    """The first `n` local devices of this rank, axis "pix".
+
+    Args:
+        n: Number of devices; all by default.
+
+    Returns:
+        The mesh.
+
+    Raises:
+        ValueError: if this rank has fewer devices.
+
+    Communication: none.
+    """
+    devices = jax.local_devices()
+    n = len(devices) if n is None else n
+    if not 1 <= n <= len(devices):
+        raise ValueError(
+            f"`device_mesh(n={n})`: this rank has {len(devices)} device(s). On a host "
+            "without GPUs give `distsep run --devices N`, or call "
+            "`set_host_devices(N)` before the first computation."
+        )
+    return Mesh(np.array(devices[:n]), (AXIS,))
+
+
+def spread(mesh: Mesh, tree: Any) -> Any:
+    """Put arrays on the devices, the leading axis cut into equal shares.
+
+    Args:
+        mesh: Devices of this rank.
+        tree: Array or pytree of arrays, numpy or jax.
+
+    Returns:
+        The same tree of sharded jax arrays.
+
+    Raises:
+        ValueError: if a leading axis is not a multiple of the number of devices.
+
+    Communication: none between ranks.
+    """
+    for leaf in jax.tree.leaves(tree):
+        if leaf.shape[0] % mesh.size:
+            raise ValueError(
+                f"`spread(mesh, tree)` expected leading axes that {mesh.size} devices "
+                f"can share, got shape {leaf.shape}: pad it with blocks of no weight."
+            )
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Put a copy of each array on every device of this rank.
+
+    Communication: none between ranks.
+    """
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def single(tree: Any) -> Any:
+    """Put arrays on the first local device, wherever they were.
+
+    Communication: none between ranks.
+    """
+    return jax.device_put(tree, SingleDeviceSharding(jax.local_devices()[0]))
+
+
+def over_blocks(mesh: Mesh, function: Callable[[Any, Any], Any]) -> Callable:
+    """Run a function of one block over all blocks of this rank, one after another.
+
+    Every block goes through the same compiled code whatever the number of devices.
+    Two things keep its results the same to the last bit: whatever is common to the
+    blocks enters as `shared`, computed before and elsewhere; and each device has at
+    least two blocks (XLA compiles a loop of one step differently).
+
+    Args:
+        mesh: Devices of this rank.
+        function: Takes `(shared, block)`, returns arrays; traceable by JAX.
+
+    Returns:
+        A jitted function of `(shared, blocks)`: `shared` is replicated, the arrays of
+        `blocks` have a leading axis of blocks, and so have the results, which stay
+        spread over the devices.
+
+    Communication: none.
+    """
+
+    def local(shared: Any, blocks: Any) -> Any:
+        return jax.lax.map(lambda block: function(shared, block), blocks)
+
+    return jax.jit(
+        jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            out_specs=PartitionSpec(AXIS),
+        )
+    )

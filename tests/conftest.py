@@ -1,0 +1,139 @@
+"""Ranks, devices and files that the tests use.
+
+The suite runs serially (`pytest`) and, for the tests marked `mpi`, on several ranks
+(`mpirun -n N python -m mpi4py -m pytest -m mpi`): see `launch/test`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+# Two local devices, before jax is imported: the whole suite sees a sharded machine.
+DEVICES = 2
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + f" --xla_force_host_platform_device_count={DEVICES}"
+)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+_outcomes: Counter[str] = Counter()
+
+
+def shared_file(*parts: str) -> Path:
+    """Path of a reference file; the test is skipped, with the reason, without it."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs the reference file shared/{'/'.join(parts)}")
+    return path
+
+
+def _world():
+    from distsep.parallel import launched_by_mpi, serial, world
+
+    return world() if launched_by_mpi() else serial()
+
+
+@pytest.fixture(scope="session")
+def comm():
+    """All ranks of this run; one without mpirun."""
+    return _world()
+
+
+@pytest.fixture
+def shared_tmp_path(comm, tmp_path):
+    """A temporary directory that all ranks share."""
+    yield Path(comm.bcast(str(tmp_path)))
+    comm.barrier()
+
+
+@pytest.fixture
+def mpirun():
+    """Start a Python program on several ranks: `mpirun(n, *arguments, env={})`."""
+    from distsep.parallel import launched_by_mpi
+
+    if launched_by_mpi():
+        pytest.skip("starts mpirun itself")
+    pytest.importorskip("mpi4jax")
+
+    def run(n, *arguments, timeout=180, env=None, cwd=None):
+        command = ["mpirun", "-n", str(n), sys.executable, *map(str, arguments)]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+    return run
+
+
+def pytest_report_header():
+    lines = [f"jax {jax.__version__}, {jax.local_device_count()} local devices"]
+    comm = _world()
+    if comm.size > 1:
+        from mpi4py import MPI
+
+        vendor, version = MPI.get_vendor()
+        lines.append(
+            f"MPI: {vendor} {'.'.join(map(str, version))}, {comm.size} ranks, this is "
+            f"rank {comm.rank}"
+        )
+    return lines
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"comm", "shared_tmp_path"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("mpi")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report):
+    if report.when == "call" or report.outcome != "passed":
+        _outcomes[report.outcome] += 1
+    # The other ranks may be waiting for this one in a collective call: a failure ends
+    # the job. The lowest failing rank speaks.
+    comm = _world()
+    if report.failed and comm.size > 1:
+        time.sleep(0.8 * min(comm.rank, 4))
+        sys.stderr.write(
+            f"\nrank {comm.rank} of {comm.size} failed: {report.nodeid}\n"
+            f"{report.longreprtext}\n"
+        )
+        comm.abort(1)
+
+
+def pytest_sessionfinish(session):
+    """Leave this rank's counts where `launch/test` compares them."""
+    directory = os.environ.get("DISTSEP_TEST_COUNTS")
+    if directory and not session.config.option.collectonly:
+        comm = _world()
+        counts = {name: _outcomes[name] for name in ("passed", "failed", "skipped")}
+        path = Path(directory) / f"rank-{comm.rank}.json"
+        path.write_text(json.dumps({"size": comm.size, **counts}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    comm = _world()
+    if comm.size > 1:
+        terminalreporter.write_line(
+            f"rank {comm.rank} of {comm.size} ran {_outcomes['passed']} tests"
+        )
