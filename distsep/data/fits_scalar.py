@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Inexact
+from jaxtyping import Bool, Inexact, Integer
 
 from distsep.data import healpix
 from distsep.data.fits import BandMaps, per_band
@@ -21,7 +21,7 @@ def read_scalar(
     nside: int | None = None,
     coordsys: str | None = None,
     hdu: int | None = None,
-    missing: float = np.nan,
+    missing: int | float = np.nan,
 ) -> Inexact[np.ndarray, " pix"]:
     """Read one column without unit: hits, a variance, patch ids.
 
@@ -44,7 +44,7 @@ def read_scalar(
             f"{coordsys!r}: rotate it first, "
             f"`rotate_map(m, ({table.coordsys!r}, {coordsys!r}))`."
         )
-    m = np.full(12 * table.nside**2, missing)
+    m = np.full(12 * table.nside**2, float(missing))
     samples = table.samples(table.find_one(column))
     m[table.nest_ids()] = np.where(np.isnan(samples), missing, samples)
     if nside is None or nside == table.nside:
@@ -119,3 +119,24 @@ def read_variances(
             known = whole if bands.cell_ids is None else whole[bands.cell_ids]
             row[:] = np.where(np.isnan(known), np.inf, known)
     return variances
+
+
+def read_patches(
+    path: str | Path,
+    column: str | int = 0,
+    *,
+    nside: int | None = None,
+    coordsys: str | None = None,
+) -> Integer[np.ndarray, " pix"]:
+    """Read patch numbers: the whole sphere in NEST order, -1 = not used.
+
+    Raises:
+        ValueError: if the column holds other than whole numbers.
+    """
+    m = read_scalar(path, column, nside=nside, coordsys=coordsys, missing=-1)
+    ids = m.astype(np.int64)
+    if (ids != m).any():
+        raise ValueError(
+            f"{path}: expected whole numbers (patch ids), got {m[ids != m][0]}."
+        )
+    return np.maximum(ids, -1)

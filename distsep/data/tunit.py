@@ -6,6 +6,8 @@ a factor 1.7 at 143 GHz and 13 at 353 GHz. Such a name is refused, never guessed
 
 import re
 
+from distsep.model.units import MAP_UNITS, check_unit
+
 _PREFIX = {"": "", "m": "m", "milli": "m", "u": "u", "mu": "u", "micro": "u"}
 _KIND = {
     "cmb": "CMB",
@@ -20,7 +22,6 @@ _KELVIN = re.compile(r"(|m|milli|u|mu|micro)(?:[Kk]elvin|K)(.*)")
 _JANSKY = re.compile(
     r"(M|k|)[Jj]y(?:/(?:[Ss]r|steradian)|(?:[Ss]r|steradian)(?:\^|\*\*)?-1)"
 )
-_SPOKEN = ("uK_CMB", "K_CMB", "mK_CMB", "uK_RJ", "K_RJ", "mK_RJ", "MJy/sr")
 
 
 def unit_of(text: str | None, given: str | None = None, where: str = "the map") -> str:
@@ -50,6 +51,7 @@ def unit_of(text: str | None, given: str | None = None, where: str = "the map") 
         if clear is None:
             raise ValueError(f"{where}: {_complaint(text, scale)}")
         return clear
+    check_unit(given, "unit")
     agrees = clear == given if clear else scale is None or given.startswith(scale + "_")
     if not agrees:
         raise ValueError(
@@ -90,5 +92,5 @@ def _complaint(text: str | None, scale: str | None) -> str:
         fault = f"its unit {text!r} is not known" if text else "no unit in its header"
     return (
         f"{fault}. State it with `--unit {example}` (Python: `unit={example!r}`), one "
-        f"of {', '.join(_SPOKEN)}."
+        f"of {', '.join(MAP_UNITS)}."
     )

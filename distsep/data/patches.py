@@ -1,0 +1,130 @@
+"""Patch maps: which value of a parameter a pixel has, -1 = the pixel is not used.
+
+Cells of a coarser HEALPix grid, an integer map, or K-means clusters of the observed
+pixels. Every function answers for the NEST pixels of this rank only.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer, Shaped
+
+from distsep.data import healpix
+
+POINTS_PER_PATCH = 30
+LARGEST_FIT = 3.5e8
+"""K-means is fitted to the cells of the coarsest grid that has 30 of them per patch, or
+of a coarser one if cells x patches is above this (about 5 s on one core)."""
+
+
+def nside_patches(
+    nside: int, cell_ids: Integer[np.ndarray, " pix"], coarse: int
+) -> Integer[np.ndarray, " pix"]:
+    """Return the NEST number, at nside `coarse`, of the cell that holds each pixel.
+
+    There are 12 coarse^2 patches; those without an observed pixel stay empty.
+    """
+    return healpix.parents(nside, cell_ids, coarse)
+
+
+def map_patches(
+    ids: Shaped[np.ndarray, " whole"],
+    nside: int,
+    cell_ids: Integer[np.ndarray, " pix"],
+    *,
+    ordering: str = "RING",
+    name: str = "patches",
+) -> Integer[np.ndarray, " pix"]:
+    """Return the patch of each pixel from a map of the whole sphere.
+
+    Args:
+        ids: Patch numbers; any negative number: not used. A map of a coarser nside
+            gives its number to all the pixels inside.
+        nside: Resolution of the pixels.
+        cell_ids: NEST numbers of the pixels wanted.
+        ordering: Ordering of `ids`.
+        name: What the map is for, for the message.
+
+    Raises:
+        ValueError: if the map is not whole numbers, no sphere, or finer than `nside`.
+    """
+    ids = np.asarray(ids)
+    own = healpix.nside_of(len(ids), f"patch map of `{name}`")
+    if own > nside:
+        raise ValueError(
+            f"the patch map of `{name}` has nside {own}, expected at most {nside}, "
+            "that of the maps."
+        )
+    whole = np.where(np.isnan(ids), -1, ids) if ids.dtype.kind == "f" else ids
+    numbers = whole.astype(np.int64)
+    if (numbers != whole).any():
+        raise ValueError(
+            f"the patch map of `{name}` expected whole numbers, got "
+            f"{whole[numbers != whole][0]}."
+        )
+    cells = healpix.parents(nside, cell_ids, own)
+    if healpix.check_ordering(ordering) == "RING":
+        cells = healpix.nest_to_ring(own, cells)
+    return np.maximum(numbers[cells], -1)
+
+
+def kmeans_patches(
+    nside: int,
+    cell_ids: Integer[np.ndarray, " pix"],
+    n: int,
+    *,
+    seed: int = 0,
+    comm: Any = None,
+) -> Integer[np.ndarray, " pix"]:
+    """Cluster the observed pixels of all ranks into `n` compact patches.
+
+    The clusters are fitted to the occupied cells of a coarser grid, weighted by the
+    pixels inside, where the sky has many more pixels than patches; each pixel then
+    goes to the nearest centre. The answer does not depend on the number of ranks.
+
+    Args:
+        nside: Resolution of the pixels.
+        cell_ids: NEST numbers of the observed pixels of this rank, ascending.
+        n: Number of patches.
+        seed: Of the start of K-means.
+        comm: Ranks; None: this process has all pixels.
+
+    Returns:
+        Patch numbers 0 .. n-1 of the pixels of this rank.
+
+    Raises:
+        ValueError: if there are fewer observed pixels than patches.
+
+    Communication: allgather of the occupied coarse cells, broadcast of the centres.
+    """
+    everyone = (lambda x: [x]) if comm is None else comm.allgather
+    total = sum(everyone(len(cell_ids)))
+    if not 0 < n <= total:
+        raise ValueError(
+            f"K-means: expected between 1 and {total} patches (observed pixels), got "
+            f"{n}."
+        )
+    coarse, (cells, counts) = nside, _occupied(nside, cell_ids, nside, everyone)
+    while coarse > 1:
+        fewer = _occupied(nside, cell_ids, coarse // 2, everyone)
+        plenty = len(fewer[0]) >= POINTS_PER_PATCH * n
+        costly = len(cells) * n > LARGEST_FIT and len(fewer[0]) >= n
+        if not (plenty or costly):
+            break
+        coarse, (cells, counts) = coarse // 2, fewer
+    centres = None
+    if comm is None or comm.rank == 0:
+        points = healpix.unit_vectors(coarse, cells)
+        weights = counts.astype(float)
+        centres = healpix.kmeans_centres(points, n, weights=weights, seed=seed)
+    if comm is not None:
+        centres = comm.bcast(centres)
+    return healpix.nearest_centre(centres, healpix.unit_vectors(nside, cell_ids))
+
+
+def _occupied(nside, cell_ids, coarse, everyone) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coarse cells that any rank observes, and their pixels."""
+    own = np.unique(healpix.parents(nside, cell_ids, coarse), return_counts=True)
+    cells, counts = np.concatenate([np.stack(x) for x in everyone(own)], axis=1)
+    merged, where = np.unique(cells, return_inverse=True)
+    return merged, np.bincount(where, weights=counts, minlength=len(merged))
