@@ -1,0 +1,355 @@
+"""Component: an emission law as a sympy expression, compiled to jax with derivatives.
+
+A law is the brightness at frequency nu [GHz] of one unit of amplitude. It is written in
+one unit (`unit`); the amplitude is the brightness at `nu0`, in `amplitude_unit`.
+The predefined laws are in `laws.py`, spectral lines in `lines.py`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import sympy
+from jax import Array
+
+from distsep.model import units
+from distsep.model.formula import NU, Formula, Table, parse, symbol
+from distsep.model.quadrature import Quadrature
+from distsep.model.tables import TableData
+
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+
+
+class Law(NamedTuple):
+    """Values of an emission law, and of its derivatives by names of parameters.
+
+    Derivatives that vanish identically are left out; of two equal mixed derivatives
+    only one is there.
+    """
+
+    value: Array
+    first: dict[str, Array]
+    second: dict[tuple[str, str], Array]
+
+    def map(self, function: Callable[[Array], Array]) -> "Law":
+        """The same law with a linear function applied to everything."""
+        return Law(
+            function(self.value),
+            {name: function(x) for name, x in self.first.items()},
+            {pair: function(x) for pair, x in self.second.items()},
+        )
+
+
+class Component:
+    """An emission law with named parameters.
+
+    Every name in the formula that is neither `nu`, `nu0` (when given), a documented
+    constant nor fixed is a free parameter.
+
+    Args:
+        expression: Formula in `nu` [GHz], numbers and names; see `formula.py`.
+        name: Name of the component, the first half of `Name.parameter`.
+        unit: Unit of brightness in which the formula is written.
+        nu0: Reference frequency [GHz], where the formula is 1; the value of `nu0` in
+            the formula.
+        amplitude_unit: Unit of the amplitude. By default K_CMB (at `nu0`), or `unit`
+            where no `nu0` is given: the formula is then taken as it is.
+        fixed: Values of parameters that are not fitted. Other keywords do the same:
+            a number fixes a parameter, None leaves it free.
+        defaults: Starting values of free parameters, 1 where none is given.
+        bounds: (lower, upper) of free parameters, unbounded where none is given.
+        table: (nu, value), the function `table(x)` of the formula.
+
+    Raises:
+        ValueError: for a formula that is refused; or for an unknown unit, a value for
+            a name that the formula does not hold, a start outside its bounds: all of
+            them at once.
+
+    Examples:
+        >>> law = Component("(nu/nu0)**beta", name="PowerLaw", unit="K_RJ", nu0=23.0)
+        >>> law.parameters
+        ('beta',)
+        >>> float(law.sed(23.0, beta=-3.0).round(12))
+        1.0
+    """
+
+    def __init__(
+        self,
+        expression: str | Formula,
+        *,
+        name: str = "Component",
+        unit: str = "K_RJ",
+        nu0: float | None = None,
+        amplitude_unit: str | None = None,
+        fixed: Mapping[str, float | None] | None = None,
+        defaults: Mapping[str, float] | None = None,
+        bounds: Mapping[str, Any] | None = None,
+        table: Any = None,
+        **keywords: float | None,
+    ) -> None:
+        self.name = name
+        self.unit = unit
+        self.nu0 = nu0
+        self.amplitude_unit = amplitude_unit or ("K_CMB" if nu0 is not None else unit)
+        if table is not None and not isinstance(table, TableData):
+            table = TableData.of(*table)
+        self.table: TableData | None = table
+        if isinstance(expression, str):
+            expression = parse(expression, table=table is not None)
+        self.formula = expression
+        given = {**(fixed or {}), **keywords}
+        if nu0 is not None:
+            given["nu0"] = nu0
+        defaults, bounds = defaults or {}, bounds or {}
+        mistakes = [
+            *self._unit_mistakes(),
+            *_name_mistakes(self.formula, {**given, **defaults, **bounds}, nu0),
+            *(
+                f"`{key}` should be a finite number; got {value!r}"
+                for key, value in {**given, **defaults}.items()
+                if value is not None and not _is_number(value)
+            ),
+        ]
+        if not mistakes:
+            values = {key: float(v) for key, v in given.items() if v is not None}
+            names = self.formula.names
+            self.parameters = tuple(n for n in names if n not in values)
+            self.fixed = {n: values[n] for n in names if n in values}
+            self.defaults = {n: float(defaults.get(n, 1)) for n in self.parameters}
+            self.bounds = {n: _pair(bounds.get(n)) for n in self.parameters}
+            mistakes = start_mistakes(self.defaults, self.bounds)
+        if mistakes:
+            raise ValueError(f"`Component(name={name!r})`: {'; '.join(mistakes)}.")
+
+    def _unit_mistakes(self) -> list[str]:
+        mistakes = []
+        if not isinstance(self.name, str) or not self.name or "." in self.name:
+            mistakes.append(f"`name` should be a word without dots; got {self.name!r}")
+        if self.nu0 is not None and not (_is_number(self.nu0) and self.nu0 > 0):
+            mistakes.append(f"`nu0` should be a positive frequency; got {self.nu0!r}")
+        amplitudes = (*units.MAP_UNITS, units.COMPTON_UNIT)
+        for argument, allowed in (
+            ("unit", units.MAP_UNITS),
+            ("amplitude_unit", amplitudes),
+        ):
+            value = getattr(self, argument)
+            if value not in allowed:
+                mistakes.append(
+                    f"`{argument}` should be one of {', '.join(allowed)}; got {value!r}"
+                )
+        return mistakes
+
+    @property
+    def _content(self) -> tuple[Any, ...]:
+        return (
+            self.name,
+            self.formula,
+            self.unit,
+            self.nu0,
+            self.amplitude_unit,
+            self.table,
+            *(tuple(d.items()) for d in (self.fixed, self.defaults, self.bounds)),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Component) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __repr__(self) -> str:
+        free, fixed = ", ".join(self.parameters), self.fixed
+        return f"Component({self.name!r}, parameters=({free}), fixed={fixed})"
+
+    @property
+    def scale(self) -> float:
+        """`unit` per `amplitude_unit` at `nu0`."""
+        if self.nu0 is None:
+            return 1.0
+        return float(units.conversion(self.amplitude_unit, self.unit, self.nu0))
+
+    def law(self, nu: Any, parameters: Mapping[str, Any]) -> Law:
+        """The formula and its derivatives, as written: in `unit`, unscaled.
+
+        Args:
+            nu: Frequencies [GHz].
+            parameters: Values of the free parameters, of shapes that broadcast against
+                `nu`.
+
+        Returns:
+            Everything in the shape of `nu` and the parameters together.
+        """
+        values = {**self.fixed, **parameters}
+        arguments = [values[n] for n in self.formula.names]
+        constants = [value for _, value in self.formula.constants]
+        compiled = _compile(self.formula, self.parameters, self.table)
+        outputs = compiled.function(nu, *arguments, *constants)
+        shape = jnp.broadcast_shapes(
+            jnp.shape(nu), *(jnp.shape(parameters[n]) for n in self.parameters)
+        )
+        arrays = [jnp.broadcast_to(jnp.asarray(x, dtype=float), shape) for x in outputs]
+        k = 1 + len(compiled.first)
+        return Law(
+            arrays[0],
+            dict(zip(compiled.first, arrays[1:k], strict=True)),
+            dict(zip(compiled.second, arrays[k:], strict=True)),
+        )
+
+    def band_law(
+        self, quadrature: Quadrature, parameters: Mapping[str, Any], shift: Any = None
+    ) -> Law:
+        """The law integrated over the bands of an instrument.
+
+        Args:
+            quadrature: Samples of the bands, and the unit of the maps.
+            parameters: Values of the free parameters, numbers.
+            shift: Shift of every band [GHz], (freq,), or None.
+
+        Returns:
+            Map unit per amplitude unit, everything (freq,).
+        """
+        weights = self.scale * quadrature.weights(self.unit, shift)
+        law = self.law(quadrature.shifted(shift), parameters)
+        return law.map(lambda x: jnp.sum(weights * x, axis=-1))
+
+    def band_mistakes(self, quadrature: Quadrature) -> list[str]:
+        """Bands that a tabulated law does not reach, at the starting values."""
+        if self.table is None:
+            return []
+        values = {**self.fixed, **self.defaults}
+        numbers = {symbol(n): v for n, v in values.items()}
+        numbers |= dict(self.formula.constants)
+        lowest, highest = self.table.nu[0], self.table.nu[-1]
+        mistakes = []
+        for atom in sorted(self.formula.expression.atoms(Table), key=str):
+            argument = atom.args[1].subs(numbers)
+            for band, edges in enumerate(quadrature.edges()):
+                reach = [float(argument.subs(NU, nu)) for nu in edges]
+                if min(reach) < lowest or max(reach) > highest:
+                    mistakes.append(
+                        f"the tabulated law of `{self.name}` covers {lowest:g} .. "
+                        f"{highest:g} GHz, and band {band} at {edges[0]:g} .. "
+                        f"{edges[1]:g} GHz asks for {min(reach):g} .. {max(reach):g}"
+                    )
+        return mistakes
+
+    def _sed(self, nu: Any, unit: str, parameters: Mapping[str, Any]) -> Law:
+        unknown = set(parameters) - set(self.parameters)
+        if unknown:
+            raise ValueError(
+                f"`{self.name}.sed(...)` has the free parameters "
+                f"{', '.join(self.parameters) or 'none'}; got {', '.join(unknown)}."
+            )
+        nu = jnp.asarray(nu, dtype=float)
+        values = {
+            n: jnp.expand_dims(jnp.asarray(p, dtype=float), -1) if nu.ndim else p
+            for n, p in {**self.defaults, **parameters}.items()
+        }
+        factor = self.scale * units.conversion(self.unit, unit, nu, jnp)
+        return self.law(nu, values).map(lambda x: factor * x)
+
+    def sed(self, nu: Any, unit: str = "K_CMB", /, **parameters: Any) -> Array:
+        """The emission law at single frequencies.
+
+        Args:
+            nu: Frequency [GHz], a number or (freq,).
+            unit: Unit of the brightness.
+            parameters: Free parameters, numbers or arrays (...); the default value
+                where one is left out.
+
+        Returns:
+            Brightness per unit amplitude, (..., freq).
+        """
+        return self._sed(nu, unit, parameters).value
+
+    def derivative(
+        self, nu: Any, unit: str = "K_CMB", /, **parameters: Any
+    ) -> dict[str, Array]:
+        """Derivatives of `sed` with respect to each free parameter."""
+        law = self._sed(nu, unit, parameters)
+        zero = jnp.zeros_like(law.value)
+        return {n: law.first.get(n, zero) for n in self.parameters}
+
+    def second_derivative(
+        self, nu: Any, unit: str = "K_CMB", /, **parameters: Any
+    ) -> dict[tuple[str, str], Array]:
+        """Second derivatives of `sed`, for every ordered pair of free parameters."""
+        law = self._sed(nu, unit, parameters)
+        both = law.second | {(b, a): x for (a, b), x in law.second.items()}
+        zero = jnp.zeros_like(law.value)
+        pairs = [(a, b) for a in self.parameters for b in self.parameters]
+        return {pair: both.get(pair, zero) for pair in pairs}
+
+
+class _Compiled(NamedTuple):
+    function: Callable[..., list[Any]]
+    first: tuple[str, ...]
+    second: tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=512)
+def _compile(
+    formula: Formula, free: tuple[str, ...], table: TableData | None
+) -> _Compiled:
+    """One jax function for a formula and its derivatives, subexpressions shared."""
+    expression = formula.expression
+    first = {n: expression.diff(symbol(n)) for n in free}
+    first = {n: e for n, e in first.items() if e != 0}
+    second = {
+        (a, b): e.diff(symbol(b))
+        for a, e in first.items()
+        for b in free[free.index(a) :]
+    }
+    second = {pair: e for pair, e in second.items() if e != 0}
+    arguments = [*map(symbol, formula.names), *(s for s, _ in formula.constants)]
+    functions = {} if table is None else {"Table": table.curve}
+    function = sympy.lambdify(
+        [NU, *arguments],
+        [expression, *first.values(), *second.values()],
+        modules=[functions, "jax"],
+        cse=True,
+    )
+    return _Compiled(function, tuple(first), tuple(second))
+
+
+def start_mistakes(
+    start: Mapping[str, float], bounds: Mapping[str, Bounds]
+) -> list[str]:
+    """What is wrong with starting values and their bounds, in words."""
+    mistakes = []
+    for name, value in start.items():
+        lower, upper = bounds[name]
+        if not lower < upper:
+            mistakes.append(f"bounds of `{name}` should increase; got {lower}, {upper}")
+        elif not lower <= value <= upper:
+            mistakes.append(f"start {value} of `{name}` is outside {lower} .. {upper}")
+    return mistakes
+
+
+def _name_mistakes(
+    formula: Formula, given: Mapping[str, Any], nu0: float | None
+) -> list[str]:
+    known = set(formula.names) | ({"nu0"} if nu0 is not None else set())
+    listed = ", ".join(formula.names) or "no parameter"
+    return [
+        f"`{key}` is not in the formula, which holds {listed}"
+        for key in given
+        if key not in known
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | str | complex) or np.ndim(value) != 0:
+        return False
+    return math.isfinite(value)
+
+
+def _pair(bounds: Any) -> Bounds:
+    if bounds is None:
+        return UNBOUNDED
+    lower, upper = bounds
+    return float(lower), float(upper)

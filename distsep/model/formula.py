@@ -1,0 +1,316 @@
+"""Text of an emission law -> sympy expression, by a whitelist. Nothing is evaluated.
+
+A formula may hold numbers, names, `+ - * / **`, parentheses and the functions of
+`FUNCTIONS`. Every name is a parameter, except `nu` [GHz] and the documented constants
+`h_over_k` [K/GHz] and `T_CMB` [K]; `I`, `E`, `S`, `pi`, `beta`, `gamma` have no meaning
+of their own.
+
+Numbers other than small rationals become symbols that stand for their value: the
+algebra then cannot be made to compute huge powers, and no digit is lost in print.
+"""
+
+import ast
+import math
+import warnings
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import sympy
+from sympy.codegen.cfunctions import expm1, log1p
+
+from distsep.model.units import H_OVER_K, T_CMB
+
+MAX_LENGTH = 2000
+MAX_NODES = 400
+MAX_DEPTH = 40
+MAX_EXPONENT = 20
+MAX_NESTED_POWERS = 3
+_SMALL = 1000  # numerators and denominators that stay exact
+_LARGEST = 10**4  # of a number that the algebra may produce from them
+
+Number = int | Fraction | float
+
+
+class Table(sympy.Function):
+    """`Table(n, x)`: the n-th derivative of the tabulated law at x."""
+
+    nargs = 2
+
+    def fdiff(self, argindex: int = 2) -> sympy.Expr:
+        """Derivative with respect to x; the order is an integer, not a variable."""
+        if argindex != 2:
+            raise sympy.ArgumentIndexError(self, argindex)
+        order, x = self.args
+        return Table(order + 1, x)
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[[float], float]]] = {
+    "exp": (sympy.exp, math.exp),
+    "expm1": (expm1, math.expm1),
+    "log": (sympy.log, math.log),
+    "log1p": (log1p, math.log1p),
+    "log10": (lambda x: sympy.log(x) / sympy.log(10), math.log10),
+    "sqrt": (sympy.sqrt, math.sqrt),
+    "sin": (sympy.sin, math.sin),
+    "cos": (sympy.cos, math.cos),
+    "tan": (sympy.tan, math.tan),
+    "sinh": (sympy.sinh, math.sinh),
+    "cosh": (sympy.cosh, math.cosh),
+    "tanh": (sympy.tanh, math.tanh),
+    "abs": (sympy.Abs, abs),
+}
+CONSTANTS: dict[str, float] = {"h_over_k": H_OVER_K, "T_CMB": T_CMB}
+NU = sympy.Symbol("nu", real=True)
+
+
+def symbol(name: str) -> sympy.Symbol:
+    """The symbol of a parameter; the prefix keeps it apart from names in the code."""
+    return sympy.Symbol(f"p_{name}", real=True)
+
+
+class Formula(NamedTuple):
+    """A parsed emission law.
+
+    Attributes:
+        expression: In `NU`, `symbol(name)` and the symbols of `constants`.
+        names: Names other than `nu` and constants, in order of appearance.
+        constants: (symbol, value) of the numbers.
+    """
+
+    expression: sympy.Expr
+    names: tuple[str, ...]
+    constants: tuple[tuple[sympy.Symbol, float], ...]
+
+
+class FormulaError(ValueError):
+    """A formula that is refused, and why."""
+
+
+def parse(text: str, *, table: bool = False) -> Formula:
+    """Translate the text of an emission law.
+
+    Args:
+        text: For example "(nu/nu0)**beta".
+        table: Whether `table(x)`, a tabulated function of the component, is known.
+
+    Returns:
+        The expression, its names and its numbers.
+
+    Raises:
+        FormulaError: for anything that is not on the whitelist, with the reason.
+    """
+    tree = _read(text)
+    translator = _Translator(text, table)
+    expression = translator.expression(translator.translate(tree, 0, 0))
+    # A constant symbol that cancelled is not an argument of the law.
+    used = expression.free_symbols
+    constants = tuple((s, v) for v, s in translator.constants.items() if s in used)
+    return Formula(expression, tuple(translator.names), constants)
+
+
+def _read(text: str) -> ast.expr:
+    """Text to syntax tree, with every way that Python's parser can fail."""
+    if not isinstance(text, str):
+        raise TypeError(f"A formula is a string; got {type(text).__name__}.")
+    if len(text) > MAX_LENGTH:
+        raise FormulaError(
+            f"The formula has {len(text)} characters; at most {MAX_LENGTH} are read."
+        )
+    if not text.isascii():
+        raise FormulaError(f"The formula {_short(text)} has non-ASCII characters.")
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    if deepest > MAX_DEPTH:
+        raise FormulaError(
+            f"The formula {_short(text)} nests {deepest} parentheses; at most "
+            f"{MAX_DEPTH} are read."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's tokeniser
+            return ast.parse(" ".join(text.split()), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", None) or type(error).__name__
+        raise FormulaError(
+            f"The formula {_short(text)} cannot be read: {reason}."
+        ) from None
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+class _Translator:
+    """One walk over one syntax tree."""
+
+    def __init__(self, text: str, table: bool) -> None:
+        self.text = text
+        self.table = table
+        self.names: dict[str, None] = {}
+        self.constants: dict[float, sympy.Symbol] = {}
+        self.nodes = 0
+
+    def refuse(self, reason: str) -> FormulaError:
+        return FormulaError(f"The formula {_short(self.text)} is refused: {reason}.")
+
+    def translate(self, node: ast.expr, depth: int, powers: int) -> Any:
+        """A number (folded in Python) or a sympy expression."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self.refuse(f"it has more than {MAX_NODES} terms and operations")
+        if depth > MAX_DEPTH * 2:
+            raise self.refuse("it is nested too deeply")
+        match node:
+            case ast.Constant():
+                result = self.number(node.value)
+            case ast.Name():
+                result = self.name(node.id)
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
+                operand = self.translate(node.operand, depth + 1, powers)
+                result = -operand if isinstance(node.op, ast.USub) else operand
+            case ast.BinOp():
+                result = self.binary(node, depth + 1, powers)
+            case ast.Call():
+                result = self.call(node, depth + 1, powers)
+            case _:
+                raise self.refuse(
+                    f"{type(node).__name__} is not arithmetic; only names, numbers, "
+                    f"+ - * / ** and the functions {', '.join(FUNCTIONS)} are read"
+                )
+        return self.guard(result)
+
+    def number(self, value: Any) -> Number:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.refuse(f"{value!r} is not a real number")
+        if isinstance(value, int) and abs(value) > 10**300:
+            raise self.refuse("a number is too large")
+        return value
+
+    def name(self, name: str) -> Any:
+        if name in CONSTANTS:
+            return CONSTANTS[name]
+        if name == "nu":
+            return NU
+        if name in FUNCTIONS:
+            raise self.refuse(f"{name!r} is a function: write {name}(...)")
+        if name.startswith("_") or "__" in name or len(name) > 64:
+            raise self.refuse(f"{name[:40]!r} cannot be the name of a parameter")
+        self.names[name] = None
+        return symbol(name)
+
+    def binary(self, node: ast.BinOp, depth: int, powers: int) -> Any:
+        inside = powers + isinstance(node.op, ast.Pow)
+        if inside > MAX_NESTED_POWERS:
+            raise self.refuse(f"powers are nested more than {MAX_NESTED_POWERS} deep")
+        left = self.translate(node.left, depth, inside)
+        right = self.translate(node.right, depth, inside)
+        folded = not isinstance(left, sympy.Expr) and not isinstance(right, sympy.Expr)
+        match node.op:
+            case ast.Pow():
+                return self.power(left, right)
+            case ast.Add() if folded:
+                return _exact(left) + _exact(right)
+            case ast.Sub() if folded:
+                return _exact(left) - _exact(right)
+            case ast.Mult() if folded:
+                return _exact(left) * _exact(right)
+            case ast.Div() if folded:
+                if right == 0:
+                    raise self.refuse("it divides by zero")
+                return _exact(left) / _exact(right)
+            case ast.Sub() if right == 1 and isinstance(left, sympy.exp):
+                return expm1(left.args[0])  # exp(x) - 1 loses digits at small x
+            case ast.Add():
+                return self.expression(left) + self.expression(right)
+            case ast.Sub():
+                return self.expression(left) - self.expression(right)
+            case ast.Mult():
+                return self.expression(left) * self.expression(right)
+            case ast.Div():
+                divisor = self.expression(right)
+                if divisor.is_zero:
+                    raise self.refuse("it divides by zero")
+                return self.expression(left) / divisor
+        raise self.refuse(f"{type(node.op).__name__} is not one of + - * / **")
+
+    def power(self, base: Any, exponent: Any) -> Any:
+        number = not isinstance(exponent, sympy.Expr) or exponent.is_Number
+        if number and abs(exponent) > MAX_EXPONENT:
+            raise self.refuse(f"the power {exponent} is larger than {MAX_EXPONENT}")
+        if not isinstance(exponent, sympy.Expr) and not isinstance(base, sympy.Expr):
+            return self.finite(lambda: float(base) ** float(exponent))
+        return self.expression(base) ** self.expression(exponent)
+
+    def call(self, node: ast.Call, depth: int, powers: int) -> Any:
+        known = [*FUNCTIONS, *(["table"] if self.table else [])]
+        if not isinstance(node.func, ast.Name) or node.func.id not in known:
+            raise self.refuse(f"the only functions are {', '.join(known)}")
+        name = node.func.id
+        if len(node.args) != 1 or node.keywords:
+            raise self.refuse(f"{name} takes one argument")
+        argument = self.translate(node.args[0], depth, powers)
+        if name == "table":
+            return Table(sympy.Integer(0), self.expression(argument))
+        build, evaluate = FUNCTIONS[name]
+        if not isinstance(argument, sympy.Expr):
+            return self.finite(lambda: evaluate(float(argument)))
+        return build(argument)
+
+    def finite(self, value: Callable[[], Any]) -> float:
+        """A constant part of the formula, computed with Python floats."""
+        try:
+            result = value()
+        except (OverflowError, ValueError, ZeroDivisionError):
+            result = math.nan
+        if isinstance(result, complex) or not math.isfinite(result):
+            raise self.refuse("a constant part of it is not a finite real number")
+        return result
+
+    def guard(self, result: Any) -> Any:
+        """Keep numbers small, so that no later step can be expensive."""
+        if isinstance(result, sympy.Expr):
+            if result.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo, sympy.I):
+                raise self.refuse("it is not finite and real")
+            large = {
+                number: self.constant(self.finite(lambda n=number: float(n)))
+                for number in result.atoms(sympy.Rational)
+                if max(abs(number.p), number.q) > _LARGEST
+            }
+            return result.xreplace(large) if large else result
+        self.finite(lambda: float(result))
+        if isinstance(result, Fraction) and result.denominator == 1:
+            result = int(result)
+        if isinstance(result, float) or _is_small(result):
+            return result
+        return float(result)
+
+    def expression(self, value: Any) -> sympy.Expr:
+        """A number as an exact rational if it is small, else as its symbol."""
+        if isinstance(value, sympy.Expr):
+            return value
+        value = _exact(value)
+        if not isinstance(value, float) and _is_small(value):
+            return sympy.Rational(value.numerator, value.denominator)
+        return self.constant(float(value))
+
+    def constant(self, value: float) -> sympy.Symbol:
+        """The symbol that stands for a number."""
+        if value not in self.constants:
+            name = f"c_{len(self.constants)}"
+            self.constants[value] = sympy.Symbol(name, real=True)
+        return self.constants[value]
+
+
+def _exact(value: Number) -> Number:
+    """Integers and short decimals as they are meant: 0.5 is one half."""
+    if isinstance(value, float):
+        fraction = Fraction(value).limit_denominator(_SMALL)
+        return fraction if float(fraction) == value and _is_small(fraction) else value
+    return Fraction(value)
+
+
+def _is_small(value: int | Fraction) -> bool:
+    return max(abs(value.numerator), value.denominator) <= _SMALL

@@ -1,0 +1,377 @@
+"""MixingMatrix: A(beta) and its derivatives, for all patches at once, as one function.
+
+Columns are the emission laws over the bands; rows are then multiplied by what belongs
+to the instrument: a calibration per band and, where there are polarisation angles, a
+rotation of Q and U.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from distsep.model import units
+from distsep.model.components import UNBOUNDED, Bounds, Component, Law, start_mistakes
+from distsep.model.instrument import Instrument
+
+STOKES = ("I", "QU", "IQU")
+_BATCH = 2_000_000  # samples of bandpasses times pools in memory at once
+
+BetaLike = Mapping[str, Any]
+
+
+class MixingMatrix:
+    r"""The mixing matrix A(beta), of $d = A(\beta) s + n$.
+
+    Args:
+        components: Emission laws, one column each.
+        instrument: Instrument, the name of a preset, or an object with `frequency`.
+        stokes: "I", "QU" or "IQU": the Stokes parameters of a joint row.
+        fixed: Values of parameters ("Dust.temp") that are not fitted.
+        shared: Parameters that are one: {"Name.parameter": ["A.x", "B.y"]}. The name
+            is free, "A.x" itself included; start and bounds are those of the first.
+        calibration: Names of bands with a gain g: A -> diag(g) A.
+        band_shift: Names of bands whose bandpass is shifted [GHz].
+        angle: Names of bands with a polarisation angle [rad]: the row is then the joint
+            (freq, stokes) vector, Q' = Q cos 2 psi - U sin 2 psi,
+            U' = Q sin 2 psi + U cos 2 psi (COSMO), and columns are (comp, stokes).
+        unit: Unit of the maps.
+
+    Attributes:
+        names: The K free parameters: "Dust.beta_d", ... in order of components and
+            formulas, then "calibration.BAND", "band_shift.BAND", "angle.BAND".
+        component_names: Names of the columns.
+        amplitude_units: Units of the amplitudes where maps are in uK_CMB.
+        defaults: Starting values by name.
+        bounds: (lower, upper) by name.
+        joint: Whether rows are (freq, stokes).
+
+    Raises:
+        ValueError: lists everything that is wrong.
+
+    Examples:
+        >>> from distsep.model.laws import CMB, Dust
+        >>> A = MixingMatrix([CMB(), Dust(150.0, temp=20.0)], "LiteBIRD")
+        >>> A.names, A({"Dust.beta_d": 1.54}).shape
+        (('Dust.beta_d',), (15, 2))
+    """
+
+    def __init__(
+        self,
+        components: Sequence[Any],
+        instrument: Any,
+        *,
+        stokes: str = "QU",
+        fixed: Mapping[str, float] | None = None,
+        shared: Mapping[str, Iterable[str]] | None = None,
+        calibration: Sequence[str] | None = None,
+        band_shift: Sequence[str] | None = None,
+        angle: Sequence[str] | None = None,
+        unit: str = "K_CMB",
+    ) -> None:
+        self.components = tuple(components)
+        self.instrument = Instrument.of(instrument)
+        self.stokes = stokes
+        self.unit = units.check_unit(unit, "unit")
+        self.component_names = tuple(c.name for c in self.components)
+        self.amplitude_units = tuple(
+            units.micro(c.amplitude_unit) for c in self.components
+        )
+        self._quadrature = self.instrument.quadrature(unit)
+        fixed = dict(fixed or {})
+        joined = {m: s for s, members in (shared or {}).items() for m in members}
+        self._per_band = {
+            "calibration": tuple(calibration or ()),
+            "band_shift": tuple(band_shift or ()),
+            "angle": tuple(angle or ()),
+        }
+        self.joint = bool(self._per_band["angle"])
+        mistakes = [
+            *self._structure_mistakes(),
+            *_unknown("shared", joined, self._all_names()),
+            *_unknown("fixed", fixed, [*self._all_names(), *(shared or {})]),
+        ]
+        if not mistakes:
+            self._collect(fixed, joined)
+            mistakes += start_mistakes(self.defaults, self.bounds)
+        if mistakes:
+            raise ValueError(f"`MixingMatrix(...)`: {'; '.join(mistakes)}.")
+        self._value = jax.jit(lambda values: self.evaluate(values)[0])
+        self._first = jax.jit(lambda values: self.evaluate(values)[1])
+        self._second = jax.jit(lambda values: self.evaluate(values)[2])
+
+    def _all_names(self) -> list[str]:
+        return [f"{c.name}.{n}" for c in self.components for n in c.parameters]
+
+    def _structure_mistakes(self) -> list[str]:
+        mistakes = []
+        if not self.components:
+            mistakes.append("`components` is empty")
+        for name in sorted({n for n in self.component_names}):
+            count = self.component_names.count(name)
+            if count > 1:
+                mistakes.append(
+                    f"{count} components are called {name!r}: give each its own `name=`"
+                )
+        if self.stokes not in STOKES:
+            mistakes.append(
+                f"`stokes` should be one of {', '.join(STOKES)}; got {self.stokes!r}"
+            )
+        elif self.joint and self.stokes == "I":
+            mistakes.append("`angle` needs polarisation; `stokes` is 'I'")
+        for kind, bands in self._per_band.items():
+            mistakes += _unknown(kind, bands, self.instrument.bands)
+            if len(set(bands)) < len(bands):
+                mistakes.append(f"`{kind}` names a band twice: {', '.join(bands)}")
+        for component in self.components:
+            mistakes += component.band_mistakes(self._quadrature)
+        return mistakes
+
+    def _collect(self, fixed: dict[str, float], joined: dict[str, str]) -> None:
+        """Number the free parameters, and say where each law's parameters come from."""
+        self.defaults: dict[str, float] = {}
+        self.bounds: dict[str, Bounds] = {}
+        self._sources: list[dict[str, str | float]] = []
+        for component in self.components:
+            sources: dict[str, str | float] = {}
+            for name in component.parameters:
+                full = f"{component.name}.{name}"
+                full = joined.get(full, full)
+                if full in fixed:
+                    sources[name] = float(fixed[full])
+                    continue
+                sources[name] = full
+                self.defaults.setdefault(full, component.defaults[name])
+                self.bounds.setdefault(full, component.bounds[name])
+            self._sources.append(sources)
+        for kind, bands in self._per_band.items():
+            for band in bands:
+                full, nu = f"{kind}.{band}", self.instrument.nu
+                self.defaults[full] = 1.0 if kind == "calibration" else 0.0
+                self.bounds[full] = UNBOUNDED
+                if kind == "band_shift":
+                    half = float(nu[self.instrument.index(band)]) / 2
+                    self.bounds[full] = (-half, half)
+        self.names = tuple(self.defaults)
+        self._index = {name: k for k, name in enumerate(self.names)}
+
+    # ------------------------------------------------------------- one pool
+
+    def _places(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the parameters of a kind, and of their bands."""
+        bands = self._per_band[kind]
+        places = [self._index[f"{kind}.{band}"] for band in bands]
+        rows = [self.instrument.index(band) for band in bands]
+        return np.array(places, dtype=int), np.array(rows, dtype=int)
+
+    def _columns(self, values: Array, shift: Array | None) -> list[Law]:
+        """Band-integrated laws, their derivatives by names of the component's own."""
+        return [
+            component.band_law(
+                self._quadrature,
+                {
+                    name: values[self._index[s]] if isinstance(s, str) else s
+                    for name, s in sources.items()
+                },
+                shift,
+            )
+            for component, sources in zip(self.components, self._sources, strict=True)
+        ]
+
+    def _derivatives(self, laws: list[Law]) -> tuple[dict, dict]:
+        """Non-zero derivatives (freq,) by (parameter, column), (pair, column)."""
+        first: dict[tuple[int, int], Array] = {}
+        second: dict[tuple[int, int, int], Array] = {}
+        for column, (law, sources) in enumerate(zip(laws, self._sources, strict=True)):
+            place = {
+                n: self._index[s] for n, s in sources.items() if isinstance(s, str)
+            }
+            for name, x in law.first.items():
+                if name in place:
+                    _add(first, (place[name], column), x)
+            for (a, b), x in law.second.items():
+                if a in place and b in place:
+                    _add(second, (place[a], place[b], column), x)
+                    if a != b:
+                        _add(second, (place[b], place[a], column), x)
+        return first, second
+
+    def _spectral(self, values: Array) -> tuple[Array, dict, dict]:
+        """Columns (freq, comp), and their derivatives without those of the rows."""
+        places, rows = self._places("band_shift")
+        if not len(places):
+            laws = self._columns(values, None)
+            return jnp.stack([law.value for law in laws], -1), *self._derivatives(laws)
+
+        def at(shift: Array) -> tuple[Array, dict, dict]:
+            laws = self._columns(values, shift)
+            return jnp.stack([law.value for law in laws], -1), *self._derivatives(laws)
+
+        # A row depends on its own shift alone: one tangent serves all the bands.
+        def slope(shift: Array) -> Any:
+            return jax.jvp(at, (shift,), (jnp.ones_like(shift),))
+
+        shift = jnp.zeros(len(self.instrument.nu)).at[rows].set(values[places])
+        (result, derived), (_, curved) = jax.jvp(
+            slope, (shift,), (jnp.ones_like(shift),)
+        )
+        value, first, second = result
+        for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+            only = np.arange(len(self.instrument.nu)) == row
+            for column in range(len(self.components)):
+                first[place, column] = jnp.where(only, derived[0][:, column], 0)
+                second[place, place, column] = jnp.where(only, curved[0][:, column], 0)
+            for (other, column), x in derived[1].items():
+                second[place, other, column] = jnp.where(only, x, 0)
+                second[other, place, column] = jnp.where(only, x, 0)
+        return value, first, second
+
+    def _rows(self, values: Array) -> Array:
+        """What multiplies each row: (freq, stokes, stokes), or (freq, 1, 1)."""
+        nf = len(self.instrument.nu)
+        places, rows = self._places("calibration")
+        gain = jnp.ones(nf).at[rows].set(values[places])
+        if not self.joint:
+            return gain[:, None, None]
+        places, rows = self._places("angle")
+        psi = jnp.zeros(nf).at[rows].set(values[places])
+        c, s = jnp.cos(2 * psi), jnp.sin(2 * psi)
+        rotation = jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
+        if self.stokes == "IQU":
+            rotation = jnp.pad(rotation, ((0, 0), (1, 0), (1, 0)))
+            rotation = rotation.at[:, 0, 0].set(1)
+        return gain[:, None, None] * rotation
+
+    def _pool(self, values: Array) -> tuple[Array, Array, Array]:
+        """A, dA, d2A for one set of parameters (K,)."""
+        value, first, second = self._spectral(values)
+        K, C = len(self.names), len(self.components)
+        dA = _assemble(first, (K, C), value)
+        d2A = _assemble(second, (K, K, C), value)
+        if not (self._per_band["calibration"] or self.joint):
+            return value, dA, d2A
+        M = self._rows(values)
+        dM = jnp.moveaxis(jax.jacfwd(self._rows)(values), -1, 0)
+        d2M = jnp.moveaxis(jax.jacfwd(jax.jacfwd(self._rows))(values), (-2, -1), (0, 1))
+        mixed = _product(dM[:, None], dA[None, :])
+        return (
+            _product(M, value),
+            _product(M, dA) + _product(dM, value),
+            _product(M, d2A) + mixed + jnp.swapaxes(mixed, 0, 1) + _product(d2M, value),
+        )
+
+    # ------------------------------------------------------------ all pools
+
+    def evaluate(self, values: Any) -> tuple[Array, Array, Array]:
+        """A and its derivatives for many sets of parameters: pure, to be jitted.
+
+        Args:
+            values: The free parameters in the order of `names`, (pool, K).
+
+        Returns:
+            A (pool, R, C), dA (pool, K, R, C) and d2A (pool, K, K, R, C), where R is
+            freq and C comp, or freq * stokes and comp * stokes when `joint` (the Stokes
+            parameter runs fastest).
+
+        Communication: none.
+        """
+        values = jnp.asarray(values, dtype=float)
+        batch = max(1, _BATCH // self._quadrature.nu.size)
+        if values.shape[0] <= batch:
+            return jax.vmap(self._pool)(values)
+        return jax.lax.map(self._pool, values, batch_size=batch)
+
+    def values(self, beta: BetaLike) -> Array:
+        """Parameters by name as one array, in the order of `names`.
+
+        Args:
+            beta: Every name of `names` -> a number, or (npatch,).
+
+        Returns:
+            (K,), or (npatch, K) where any is an array.
+
+        Raises:
+            ValueError: for names that miss or are unknown, or unequal numbers of
+                patches.
+        """
+        mistakes = _unknown("beta", beta, self.names)
+        missing = [name for name in self.names if name not in beta]
+        if missing:
+            mistakes.append(f"`beta` lacks {', '.join(missing)}")
+        shapes = {name: np.shape(x) for name, x in beta.items()}
+        sizes = {shape for shape in shapes.values() if shape}
+        if len(sizes) > 1 or any(len(shape) > 1 for shape in sizes):
+            mistakes.append(
+                "values should be numbers or arrays of one length (npatch,); got "
+                + ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            )
+        if mistakes:
+            raise ValueError(f"`MixingMatrix`: {'; '.join(mistakes)}.")
+        arrays = [jnp.asarray(beta[name], dtype=float) for name in self.names]
+        shape = sizes.pop() if sizes else ()
+        if not arrays:
+            return jnp.zeros((*shape, 0))
+        return jnp.stack([jnp.broadcast_to(x, shape) for x in arrays], axis=-1)
+
+    def __call__(self, beta: BetaLike) -> Array:
+        """A(beta): (freq, comp), or (npatch, freq, comp)."""
+        return self._batched(self._value, beta)
+
+    def derivative(self, beta: BetaLike) -> dict[str, Array]:
+        """dA/d beta by name, each in the shape of A(beta)."""
+        dA = self._batched(self._first, beta)
+        return {name: dA[..., k, :, :] for k, name in enumerate(self.names)}
+
+    def second_derivative(self, beta: BetaLike) -> dict[tuple[str, str], Array]:
+        """Second derivatives by pairs of names, each in the shape of A(beta)."""
+        d2A = self._batched(self._second, beta)
+        return {
+            (a, b): d2A[..., k, m, :, :]
+            for k, a in enumerate(self.names)
+            for m, b in enumerate(self.names)
+        }
+
+    def _batched(self, function: Any, beta: BetaLike) -> Array:
+        values = self.values(beta)
+        if values.ndim == 2:
+            return function(values)
+        return function(values[None])[0]
+
+
+def _product(M: Array, A: Array) -> Array:
+    """(..., freq, stokes, stokes) times (..., freq, comp), rows and columns joined."""
+    product = jnp.einsum("...fst,...fc->...fsct", M, A)
+    *lead, nf, ns, nc, nt = product.shape
+    return product.reshape(*lead, nf * ns, nc * nt)
+
+
+def _add(table: dict, key: tuple[int, ...], x: Array) -> None:
+    """Add to an entry: two parameters of one law may be shared."""
+    table[key] = table[key] + x if key in table else x
+
+
+def _assemble(table: dict, shape: tuple[int, ...], value: Array) -> Array:
+    """Entries (freq,) at positions (..., comp), zero elsewhere -> (..., freq, comp)."""
+    index = np.zeros(shape, dtype=int)
+    for place, key in enumerate(table, start=1):
+        index[key] = place
+    rows = jnp.stack([jnp.zeros_like(value[:, 0]), *table.values()])
+    return jnp.swapaxes(rows[index], -1, -2)
+
+
+def _unknown(argument: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """One line for every name that is not known, with the nearest that is."""
+    known = list(known)
+    lines = []
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known)
+            )
+            lines.append(f"`{argument}` names {name!r}, which does not exist; {hint}")
+    return lines

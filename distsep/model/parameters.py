@@ -1,0 +1,177 @@
+"""The list of parameters: which are free, where on the sky, from where, how far.
+
+A *kind* is a parameter of the model ("Dust.beta_d"); it has one value per patch. The
+parameters of a fit are all values of all kinds, in one vector.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All free parameters of a fit, in one order.
+
+    Attributes:
+        kinds: Names of the kinds.
+        npatch: Patches of each kind (with data or not).
+        patch: For each parameter its patch, within its kind.
+        kind: For each parameter its kind.
+        start, lower, upper: Values, by parameter.
+        prior_mean, prior_precision: Gaussian priors; precision 0 = none.
+        linear: True for coefficients of global terms.
+    """
+
+    kinds: tuple[str, ...]
+    npatch: tuple[int, ...]
+    kind: np.ndarray
+    patch: np.ndarray
+    start: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    prior_mean: np.ndarray
+    prior_precision: np.ndarray
+    linear: np.ndarray
+
+    @property
+    def number(self) -> int:
+        """Number of free parameters."""
+        return len(self.kind)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each parameter: of its kind, with the patch where there are more."""
+        return tuple(
+            self.kinds[k] + (f"[{p}]" if self.npatch[k] > 1 else "")
+            for k, p in zip(self.kind, self.patch, strict=True)
+        )
+
+    def split(self, x: np.ndarray, fill=np.nan) -> dict[str, np.ndarray]:
+        """Vector of parameters -> `{kind: (npatch,) or scalar array}`."""
+        out = {}
+        for k, name in enumerate(self.kinds):
+            values = np.full(self.npatch[k], fill, float)
+            mine = self.kind == k
+            values[self.patch[mine]] = x[mine]
+            out[name] = values if self.npatch[k] > 1 else values[0]
+        return out
+
+    def index(self, pool_patch: np.ndarray) -> np.ndarray:
+        """Parameter of every kind in every pool, `(pool, kind)`."""
+        out = np.empty(pool_patch.shape, np.int64)
+        for k in range(len(self.kinds)):
+            lookup = np.full(self.npatch[k], -1, np.int64)
+            mine = np.flatnonzero(self.kind == k)
+            lookup[self.patch[mine]] = mine
+            out[:, k] = lookup[pool_patch[:, k]]
+        return out
+
+
+def _per_patch(name, argument, values, npatch):
+    """One value per patch from a number or an array."""
+    v = np.asarray(values, float)
+    if v.shape not in ((), (npatch,)):
+        raise ValueError(
+            f"`separate({argument}={{{name!r}: ...}})` must be one number or {npatch}, "
+            f"one per patch; got shape {v.shape}."
+        )
+    return np.broadcast_to(v, (npatch,))
+
+
+def make_parameters(
+    kinds,
+    npatch,
+    pool_patch,
+    *,
+    start,
+    bounds,
+    priors,
+    defaults,
+    default_bounds,
+    linear=(),
+) -> Parameters:
+    """List the parameters that have data, with start, bounds and priors.
+
+    Args:
+        kinds: Names of the spectral kinds, then of the global terms.
+        npatch: Patches of each.
+        pool_patch: `(pool, kind)`: patches no pool uses get no parameter.
+        start, bounds, priors: The user's, by kind: number or one per patch;
+            `(lower, upper)`; `(mean, std)`.
+        defaults, default_bounds: The model's.
+        linear: Names of the kinds that are coefficients of global terms.
+
+    Raises:
+        ValueError: everything that is wrong, in one message: names of no parameter,
+            a start outside its bounds, a prior without width.
+    """
+    wrong = []
+    for argument, given in (("start", start), ("bounds", bounds), ("priors", priors)):
+        for name in given:
+            if name not in kinds:
+                near = get_close_matches(name, kinds, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                wrong.append(
+                    f"`{argument}` names {name!r}, which is not free: free are "
+                    f"{', '.join(kinds) or 'none'}{hint}"
+                )
+    columns = {k: [] for k in ("kind", "patch", "start", "low", "high", "mean", "prec")}
+    for k, name in enumerate(kinds):
+        used = np.unique(pool_patch[:, k])
+        low, high = bounds.get(name, default_bounds.get(name, (-np.inf, np.inf)))
+        value = start.get(name, defaults.get(name, 0.0 if name in linear else np.nan))
+        mean, std = priors.get(name, (0.0, np.inf))
+        x, a, b, m, e = (
+            _per_patch(name, arg, v, npatch[k])[used]
+            for arg, v in (
+                ("start", value),
+                ("bounds", low),
+                ("bounds", high),
+                ("priors", mean),
+                ("priors", std),
+            )
+        )
+        if np.isnan(x).any():
+            wrong.append(f"{name!r} has no start value: give `start={{{name!r}: ...}}`")
+        if not (a < b).all():
+            wrong.append(
+                f"`bounds` of {name!r}: lower {low} must be under upper {high}"
+            )
+        elif ((x < a) | (x > b)).any():
+            wrong.append(
+                f"`start` of {name!r}, {value}, is outside its bounds [{low}, {high}]"
+            )
+        if not (e > 0).all() or np.isnan(m).any():
+            wrong.append(
+                f"`priors` of {name!r} need (mean, std) with std > 0, got ({mean}, {std}); "
+                "to hold a parameter use `fixed`"
+            )
+            e = np.ones_like(e)
+        columns["kind"].append(np.full(len(used), k))
+        columns["patch"].append(used)
+        for key, v in zip(("start", "low", "high", "mean"), (x, a, b, m), strict=True):
+            columns[key].append(v)
+        columns["prec"].append(e**-2.0)
+    if wrong:
+        raise ValueError("`separate(...)`: " + "; ".join(wrong) + ".")
+
+    def join(key, dtype=float):
+        return np.concatenate(columns[key] or [[]]).astype(dtype)
+
+    kind = join("kind", np.int64)
+    return Parameters(
+        kinds=tuple(kinds),
+        npatch=tuple(int(n) for n in npatch),
+        kind=kind,
+        patch=join("patch", np.int64),
+        start=join("start"),
+        lower=join("low"),
+        upper=join("high"),
+        prior_mean=join("mean"),
+        prior_precision=join("prec"),
+        linear=np.isin(np.array(kinds, object)[kind], list(linear))
+        if len(kind)
+        else np.zeros(0, bool),
+    )

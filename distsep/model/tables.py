@@ -1,0 +1,71 @@
+"""A tabulated emission law: a smooth curve through its points, differentiable twice."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy.interpolate import CubicSpline
+
+
+class TableData(NamedTuple):
+    """Points of a tabulated law.
+
+    Between the points it is a cubic spline of log value in log frequency; beyond them
+    the power law of the last interval's end, so that it stays finite.
+
+    Attributes:
+        nu: Frequencies [GHz], increasing.
+        value: Values, positive.
+    """
+
+    nu: tuple[float, ...]
+    value: tuple[float, ...]
+
+    @classmethod
+    def of(cls, nu: Any, value: Any) -> "TableData":
+        """Check two arrays and keep them as a table.
+
+        Raises:
+            ValueError: if they are not a positive curve on increasing frequencies.
+        """
+        x, y = np.asarray(nu, dtype=float), np.asarray(value, dtype=float)
+        if x.ndim != 1 or x.shape != y.shape or x.size < 4:
+            raise ValueError(
+                "`table=(nu, value)` should be two arrays of one length, at least 4; "
+                f"got shapes {x.shape} and {y.shape}."
+            )
+        good = np.isfinite(x).all() and np.isfinite(y).all()
+        if not (good and (x > 0).all() and (np.diff(x) > 0).all() and (y > 0).all()):
+            raise ValueError(
+                "`table=(nu, value)` should have increasing positive frequencies and "
+                "positive finite values; leave out points where the law vanishes."
+            )
+        return cls(tuple(x.tolist()), tuple(y.tolist()))
+
+    def curve(self, order: int, nu: Any) -> Array:
+        """The curve (order 0) or its first or second derivative at `nu` [GHz]."""
+        knots = np.log(self.nu)
+        spline = CubicSpline(knots, np.log(self.value))
+        ends = slice(None, None, len(knots) - 1)
+        # One straight piece before the first knot and one after the last.
+        left, right = (
+            np.asarray(spline(knots[ends])),
+            np.asarray(spline(knots[ends], 1)),
+        )
+        straight = np.array([np.zeros(2), np.zeros(2), right, left])
+        pieces = np.hstack([straight[:, :1], spline.c, straight[:, 1:]])
+        origins = jnp.asarray([knots[0], *knots[:-1], knots[-1]])
+        nu = jnp.asarray(nu, dtype=float)
+        piece = jnp.searchsorted(jnp.asarray(knots), jnp.log(nu), side="right")
+        a, b, c, d = jnp.asarray(pieces)[:, piece]
+        t = jnp.log(nu) - origins[piece]
+        value = jnp.exp(((a * t + b) * t + c) * t + d)
+        if order == 0:
+            return value
+        slope = (3 * a * t + 2 * b) * t + c
+        if order == 1:
+            return value * slope / nu
+        if order == 2:
+            return value * (slope**2 - slope + 6 * a * t + 2 * b) / nu**2
+        raise ValueError(f"A tabulated law has two derivatives; got order {order}.")
