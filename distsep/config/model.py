@@ -1,0 +1,192 @@
+"""From tables to the model: emission laws and instruments, or what is wrong with them.
+
+The only part of the configuration that knows how components and instruments are made.
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distsep.config.errors import Place, nearest
+from distsep.model import laws
+from distsep.model.components import Component
+from distsep.model.instrument import Instrument, instrument, presets
+
+if TYPE_CHECKING:
+    from distsep.config.tables import InstrumentTable, LawTable
+
+Problems = list[tuple[Place, str]]
+
+
+def kinds() -> dict[str, Callable[..., Component]]:
+    """The predefined laws by name."""
+    return {
+        name: law
+        for name, law in vars(laws).items()
+        if name[0].isupper()
+        and inspect.isfunction(law)
+        and law.__module__ == laws.__name__
+    }
+
+
+def build_law(
+    table: "LawTable", *, fix_numbers: bool = True
+) -> tuple[Component | None, Problems]:
+    """Make the component of a table.
+
+    Args:
+        table: A [[component]].
+        fix_numbers: Whether `temp = 20.0` fixes a parameter; if not, the parameter
+            stays free and its number is for the caller to read.
+
+    Returns:
+        The component, or None, and what is wrong: keys inside the table, words.
+    """
+    if (table.kind is None) == (table.expression is None):
+        return None, [((), "give `kind` or `expression`, one of the two")]
+    if table.kind is not None:
+        if table.kind not in kinds():
+            return None, [(("kind",), f"got {table.kind!r}; {nearest(table.kind, kinds())}")]
+        make, base, problems = _of_kind(table)
+    else:
+        make, base, problems = _of_expression(table)
+    if problems:
+        return None, problems
+    try:
+        law = make(**base)
+    except (ValueError, TypeError) as error:
+        key = "kind" if table.expression is None else "expression"
+        return None, [((key,), str(error))]
+    return _with_keys(table, make, base, law, fix_numbers)
+
+
+def _of_kind(table: "LawTable") -> tuple[Callable, dict[str, Any], Problems]:
+    """The maker of a predefined law, its arguments, and what is wrong with them."""
+    make = kinds()[str(table.kind)]
+    known = inspect.signature(make).parameters
+    base: dict[str, Any] = {"name": table.label}
+    problems: Problems = []
+    needs = "nu0" in known and known["nu0"].default is inspect.Parameter.empty
+    if table.nu0 is not None and "nu0" not in known:
+        problems.append((("nu0",), f"{table.kind} has no reference frequency"))
+    elif table.nu0 is not None:
+        base["nu0"] = table.nu0
+    elif needs:
+        problems.append((("nu0",), "is required: the reference frequency [GHz]"))
+    if table.unit is not None:
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        if "units" not in known and not open_ended:
+            problems.append((("unit",), f"{table.kind} has its own unit"))
+        base["units"] = table.unit
+    return make, base, problems
+
+
+def _of_expression(table: "LawTable") -> tuple[Callable, dict[str, Any], Problems]:
+    """The same for a law given as a formula."""
+    problems: Problems = []
+    if table.name is None:
+        problems.append((("name",), "is required with `expression`"))
+    base = {"name": table.name, "unit": table.unit, "nu0": table.nu0}
+    base = {key: value for key, value in base.items() if value is not None}
+
+    def make(**arguments: Any) -> Component:
+        return Component(str(table.expression), **arguments)
+
+    return make, base, problems
+
+
+def _with_keys(
+    table: "LawTable", make: Callable, base: dict, law: Component, fix_numbers: bool
+) -> tuple[Component | None, Problems]:
+    """Give the law its remaining keys: parameters to free, to fix, and options."""
+    problems: Problems = []
+    arguments = dict(base)
+    tables = getattr(table, "parameters", {})
+    for name in tables:
+        if name not in law.parameters:
+            freed = _try(make, {**arguments, name: None})
+            if freed is None or name not in freed.parameters:
+                problems.append(((name,), _unknown(name, law)))
+            else:
+                arguments[name] = None
+    for name, value in table.options.items():
+        is_free = name in law.parameters
+        if is_free and (isinstance(value, bool) or not isinstance(value, int | float)):
+            problems.append(((name,), f"expected a number or a table, got {value!r}"))
+            continue
+        if is_free and not fix_numbers:
+            continue
+        value = float(value) if is_free else value
+        if _try(make, {**arguments, name: value}) is None:
+            problems.append(((name,), _unknown(name, law)))
+        else:
+            arguments[name] = value
+    if arguments == base:
+        return law, problems
+    try:
+        return make(**arguments), problems
+    except (ValueError, TypeError) as error:
+        return None, [*problems, ((), str(error))]
+
+
+def _try(make: Callable, arguments: dict) -> Component | None:
+    try:
+        return make(**arguments)
+    except (ValueError, TypeError):
+        return None
+
+
+def _unknown(name: str, law: Component) -> str:
+    valid = ["name", "unit", "nu0", *law.parameters]
+    return f"unknown key; {nearest(name, valid)}"
+
+
+def build_instrument(table: "InstrumentTable") -> Instrument:
+    """Make the instrument of a table: a preset, perhaps some bands of it, or its own.
+
+    Raises:
+        ValueError: with everything that is wrong.
+    """
+    if table.preset is not None:
+        if table.preset not in presets():
+            got = f"unknown instrument {table.preset!r}"
+            raise ValueError(f"{got}; {nearest(table.preset, presets())}")
+        whole = instrument(table.preset)
+        chosen = whole if table.bands is None else whole.select(table.bands)
+        return _with_changes(chosen, table)
+    return Instrument(
+        nu=table.nu,
+        depth_p=table.depth_p,
+        depth_i=table.depth_i,
+        fwhm=table.fwhm,
+        bands=table.bands,
+        bandpass=_bandpasses(table),
+        response=_response(table),
+        name=table.name,
+    )
+
+
+def _with_changes(chosen: Instrument, table: "InstrumentTable") -> Instrument:
+    """A preset with the depths, beams or bandpasses that the table gives."""
+    values = chosen.to_dict()
+    for key in ("depth_i", "depth_p", "fwhm", "name"):
+        if getattr(table, key) is not None:
+            values[key] = getattr(table, key)
+    if table.bandpass is not None:
+        values |= {"bandpass": _bandpasses(table), "response": _response(table)}
+    return Instrument.from_dict(values)
+
+
+def _response(table: "InstrumentTable") -> str | list[str]:
+    return table.response[0] if len(table.response) == 1 else list(table.response)
+
+
+def _bandpasses(table: "InstrumentTable") -> list | None:
+    """Read (GHz, transmission) columns; "" is a single frequency."""
+    if table.bandpass is None:
+        return None
+    read = lambda file: tuple(np.loadtxt(file, usecols=(0, 1), unpack=True))
+    return [read(Path(file).expanduser()) if file else None for file in table.bandpass]

@@ -1,0 +1,163 @@
+"""The tables of run.toml: what `distsep run` separates, and how."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from distsep.config import checks
+from distsep.config.tables import (
+    Band,
+    Columns,
+    FileTable,
+    InstrumentTable,
+    LawTable,
+    Ordering,
+    Positive,
+    PriorTable,
+    Stokes,
+    Table,
+    read_tables,
+)
+
+
+class PatchTable(Table):
+    """Where a parameter has one value: exactly one of `nside`, `map` and `kmeans`.
+
+    `stokes` gives each listed group of Stokes parameters values of its own, alone or
+    together with one of the three.
+    """
+
+    nside: Annotated[int, Field(ge=1)] | None = None
+    map: str | None = None
+    field: Annotated[int, Field(ge=0)] = 0
+    kmeans: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    stokes: list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_number_is_nside(cls, value: Any) -> Any:
+        return {"nside": value} if type(value) is int else value
+
+
+class ParameterTable(Table):
+    """One spectral parameter: free (from `start`), `fixed`, or `shared`."""
+
+    start: FiniteFloat | None = None
+    fixed: FiniteFloat | None = None
+    shared: str | None = None
+    bounds: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    prior: PriorTable | None = None
+    patches: PatchTable | None = None
+
+
+class ComponentTable(LawTable):
+    """A component to separate."""
+
+    parameters: dict[str, ParameterTable] = {}
+
+
+class BandTable(Table):
+    """The FITS map of one band; what is absent is taken from `[observation]`.
+
+    Attributes:
+        band: Name of the band in the instrument; the bands in order if absent.
+        columns: Name or number of the column of each Stokes parameter.
+        variance: FITS file with the noise variance [unit^2] per pixel.
+        variance_columns: One column for each Stokes parameter, or one for all.
+    """
+
+    file: str
+    band: Band | None = None
+    unit: str | None = None
+    columns: Columns | None = None
+    variance: str | None = None
+    variance_columns: Columns | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_string_is_a_file(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+
+class ObservationTable(Table):
+    """What was measured: a `store`, or one FITS map for each band."""
+
+    store: str | None = None
+    fits: list[BandTable] | None = None
+    hdu: Annotated[int, Field(ge=1)] | None = None
+    stokes: Stokes | None = None
+    unit: str | None = None
+    ordering: Ordering | None = None
+    coordsys: Literal["G", "C", "E"] | None = None
+    polcconv: Literal["COSMO", "IAU"] | None = None
+    resolution: Positive | None = None
+    mask: str | None = None
+    hits: str | None = None
+    hits_norm: Positive | Literal["max", "mean"] | None = None
+
+
+class GlobalTable(Table):
+    """Coefficients shared by the whole sky, or one amplitude per region."""
+
+    kind: Literal["monopole", "dipole", "template", "region"]
+    name: str | None = None
+    bands: list[Band] | None = None
+    stokes: str | None = None
+    file: str | None = None
+    field: Annotated[int, Field(ge=0)] = 0
+    unit: str | None = None
+    common: bool = False
+    component: str | None = None
+    regions: PatchTable | None = None
+    prior: PriorTable | None = None
+
+
+class FitTable(Table):
+    """How the optimum is looked for; `tolerance` is in sigma."""
+
+    solver: Literal["adam", "lbfgs", "newton"] = "adam"
+    tolerance: Positive = 1e-3
+    max_steps: Annotated[int, Field(ge=1)] = 1000
+
+
+class OutputTable(Table):
+    """What is kept, and where."""
+
+    store: str = "result.zarr"
+    amplitude_unit: str = "uK_CMB"
+    residuals: bool = False
+    amplitude_covariance: list[str] = []
+
+
+class RunConfig(FileTable):
+    """All of run.toml, known to be good."""
+
+    observation: ObservationTable = ObservationTable()
+    component: Annotated[list[ComponentTable], Field(min_length=1)]
+    global_: list[GlobalTable] = Field(default=[], alias="global")
+    instrument: InstrumentTable = InstrumentTable()
+    fit: FitTable = FitTable()
+    output: OutputTable = OutputTable()
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read run.toml, apply `--set`, and check everything that can be checked.
+
+    Args:
+        path: The file.
+        overrides: Assignments `section.key=value` (see `apply_overrides`).
+
+    Returns:
+        The configuration; every file it names exists, every name is known.
+
+    Raises:
+        ConfigError: listing all mistakes, each with its key.
+
+    Communication: none; under MPI one rank reads and the others are told.
+    """
+    return read_tables(
+        RunConfig, ComponentTable, path, overrides, checks.run_problems
+    )

@@ -1,0 +1,311 @@
+"""run.toml and sky.toml: everything wrong is said at once, with its key."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from distsep.config import ConfigError, read_config, read_sky
+
+SKY = """
+[sky]
+nside = 4
+[[component]]
+kind = "CMB"
+amplitude = { random = 50.0 }
+[[component]]
+kind = "Dust"
+nu0 = 353.0
+beta_d = 1.54
+temp = 20.0
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write a configuration in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str, name: str = "file.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def problems(read, path, overrides=()) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(path, overrides)
+    return caught.value.problems
+
+
+def run_text(component: str = "", rest: str = "") -> str:
+    """A run.toml whose only mistakes are its store, and those of the test."""
+    cmb = '[[component]]\nkind = "CMB"\n'
+    return f'[observation]\nstore = "none.zarr"\n{cmb}{component}{rest}'
+
+
+def found(write, component: str = "", rest: str = "") -> list[str]:
+    lines = problems(read_config, write(run_text(component, rest)))
+    lines.remove("observation.store: there is no `none.zarr`")
+    return lines
+
+
+def test_all_mistakes_of_all_tables_are_listed_at_once(write):
+    path = write(
+        """
+        [observation]
+        store = "none.zarr"
+        stoks = "QU"
+        mask = "none.fits"
+        [[component]]
+        kind = "Dst"
+        [[component]]
+        kind = "Dust"
+        nu0 = 353.0
+        beta_d = { start = 15.4, bounds = [0, 3], prior = { mean = 1.5, std = 0.0 } }
+        tmp = { fixed = 20.0 }
+        [[component]]
+        kind = "Dust"
+        nu0 = "353"
+        [[component]]
+        name = "AME"
+        expression = "(nu0/nu)**2 * exp(-log(nu/peak)**2 + log(nu0/peak)**2)"
+        nu0 = 23.0
+        peak = { start = 25.0, bounds = [60, 10], patches = { nside = 3 } }
+        [[global]]
+        kind = "monopol"
+        [fit]
+        solver = "adm"
+        tolerance = -1
+        max_steps = true
+        [output]
+        amplitude_unit = "uK_CNB"
+        amplitude_covariance = ["dust"]
+        [ouput]
+        """
+    )
+    lines = problems(read_config, path)
+    keys = {line.split(":")[0] for line in lines}
+    assert keys == {
+        "observation.store",
+        "observation.stoks",
+        "observation.mask",
+        "component.Dst.kind",
+        "component.1.beta_d.start",
+        "component.1.beta_d.prior.std",
+        "component.1.tmp",
+        "component.2.nu0",
+        "component.2.name",
+        "component.AME.peak.bounds",
+        "global.monopol.kind",
+        "fit.solver",
+        "fit.tolerance",
+        "fit.max_steps",
+        "output.amplitude_unit",
+        "output.amplitude_covariance",
+        "ouput",
+    }
+    text = "\n".join(lines)
+    for name in ("stokes", "Dust", "temp", "monopole", "adam", "output"):
+        assert f"did you mean `{name}`?" in text
+
+
+@pytest.mark.parametrize(
+    ("component", "expected"),
+    [
+        ("nu0 = 1.0", "component.CMB.nu0: CMB has no reference frequency"),
+        ('expression = "nu"', "component.CMB: give `kind` or `expression`, one of"),
+        ('[[component]]\nkind = "Dust"', "component.Dust.nu0: is required"),
+        ('[[component]]\nexpression = "nu"', "component.1.name: is required"),
+        (
+            '[[component]]\nname = "X"\nexpression = "nu.real"',
+            "component.X.expression: ",
+        ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\ntemp = { fixed = 2, start = 3 }',
+            "component.Dust.temp.start: means nothing",
+        ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\ntemp = { shared = "Dust.tmp" }',
+            "component.Dust.temp.shared: no parameter `Dust.tmp`; did you mean `Dust.t",
+        ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\ntemp = { shared = "Dust.temp" }',
+            "component.Dust.temp.shared: a parameter cannot be shared with itself",
+        ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\nbeta_d = { patches = 3 }',
+            "component.Dust.beta_d.patches.nside: expected a power of two, got 3",
+        ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\n'
+            "beta_d = { patches = { nside = 4, kmeans = 3 } }",
+            "component.Dust.beta_d.patches: give exactly one of",
+        ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\n'
+            'beta_d = { patches = { map = "no.fits" } }',
+            "component.Dust.beta_d.patches.map: there is no file `no.fits`",
+        ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\nbeta_d = "1.5"',
+            "component.Dust.beta_d: expected a number or a table",
+        ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\nbeta_d = { start = nan }',
+            "component.Dust.beta_d.start: should be a finite number",
+        ),
+    ],
+)
+def test_mistake_in_a_component(write, component, expected):
+    (line,) = found(write, component)
+    assert line.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        ('[[global]]\nkind = "template"', "global.template.file: is required"),
+        (
+            '[[global]]\nkind = "region"\nregions = 4\ncomponent = "Dust"',
+            "global.region.component: no `Dust`; valid: CMB",
+        ),
+        ('[instrument]\npreset = "WMAP"', "instrument.preset: is known from the st"),
+        (
+            '[instrument]\ncalibration = { bands = [40, 40], std = 0.01 }',
+            "instrument.calibration.bands: names a band twice",
+        ),
+        (
+            "[instrument]\nangle = { bands = [40, 50], std = [1, 2, 3] }",
+            "instrument.angle.std: expected 1 or 2 values, got 3",
+        ),
+        (
+            "[instrument]\nangle = { bands = [] }",
+            "instrument.angle.bands: needs at least 1 items",
+        ),
+        ("[fit]\nmax_steps = 1.5", "fit.max_steps: should be a valid integer"),
+    ],
+)
+def test_mistake_in_another_table(write, rest, expected):
+    (line,) = found(write, rest=rest)
+    assert line.startswith(expected)
+
+
+def test_fits_input_needs_an_instrument_and_stokes(write):
+    write("", "40.fits")
+    path = write(
+        '[observation]\nfits = ["40.fits", "50.fits"]\nunit = "uK"\n'
+        '[[component]]\nkind = "CMB"'
+    )
+    keys = [line.split(":")[0] for line in problems(read_config, path)]
+    assert keys == [
+        "observation.stokes",
+        "instrument",
+        "observation.fits.1.file",
+        "observation.unit",
+    ]
+
+
+def test_fits_input_is_accepted(write):
+    for name in ("40.fits", "50.fits", "60.fits"):
+        write("", name)
+    path = write(
+        """
+        [observation]
+        fits = ["40.fits", { file = "50.fits", unit = "MJy/sr" }, "60.fits"]
+        stokes = "QU"
+        [[component]]
+        kind = "CMB"
+        [[component]]
+        kind = "Dust"
+        nu0 = 353
+        temp = 20
+        beta_d = { start = 1.6, patches = 8, prior = { mean = 1.54, std = 0.1 } }
+        [instrument]
+        preset = "LiteBIRD"
+        bands = [40, 50, "60"]
+        calibration = { bands = [50], std = 0.01 }
+        """
+    )
+    config = read_config(path, ["fit.tolerance=1e-4", "component.Dust.nu0=300"])
+    assert config.component[1].nu0 == 300
+    assert config.component[1].parameters["beta_d"].patches.nside == 8
+    assert config.component[1].options == {"temp": 20}
+    assert config.fit.tolerance == 1e-4
+    assert config.instrument.bands == ["40", "50", "60"]
+    assert config.observation.fits[1].unit == "MJy/sr"
+    assert config.provenance["overrides"][1] == "component.Dust.nu0=300"
+    assert config.provenance["configuration"] == path.read_text()
+
+
+def test_more_components_than_bands(write):
+    write("", "40.fits")
+    text = """
+        [observation]
+        fits = ["40.fits"]
+        stokes = "I"
+        [instrument]
+        nu = [40.0]
+        depth_i = [1.0]
+        [[component]]
+        kind = "CMB"
+        [[component]]
+        kind = "Synchrotron"
+        nu0 = 23
+        """
+    (line,) = problems(read_config, write(text))
+    assert line.startswith("component: 2 components in 1 bands")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("sky.nside", "expected section.key=value"),
+        ("component.Dst.nu0=1", "there is no `Dst`; did you mean `Dust`?"),
+        ("component.7.nu0=1", "there are 2 elements, numbered from 0"),
+        ("sky.nside.x=1", "`sky.nside` is a value, not a table"),
+    ],
+)
+def test_override_that_has_no_place(write, assignment, expected):
+    (line,) = problems(read_sky, write(SKY), [assignment])
+    assert expected in line
+
+
+def test_overrides_are_checked_like_the_file(write):
+    path = write(SKY)
+    sky = read_sky(path, ["sky.nside=8", "sky.stokes=IQU", "component.1.beta_d=1.6"])
+    assert (sky.sky.nside, sky.sky.stokes) == (8, "IQU")
+    assert sky.component[1].options["beta_d"] == 1.6
+    assert problems(read_sky, path, ["sky.nside=12", "sky.seeed=1"]) == [
+        "sky.seeed: unknown key; did you mean `seed`?",
+        "sky.nside: expected a power of two, got 12",
+    ]
+
+
+def test_sky_mistakes(write):
+    path = write(
+        SKY.replace("{ random = 50.0 }", '{ random = 1.0, file = "no.fits" }')
+        + '[[component]]\nname = "X"\nexpression = "(nu/nu0)**a"\nnu0 = 1.0\n'
+    )
+    assert problems(read_sky, path) == [
+        "component.CMB.amplitude: give exactly one of spectrum, power_law, file, "
+        "random",
+        "component.CMB.amplitude.file: there is no file `no.fits`",
+        "component.X.a: is required: the sky needs its value",
+        "component.X.amplitude: is required for this component",
+    ]
+
+
+def test_not_toml_and_no_file(write, tmp_path):
+    path = write("[fit\n")
+    assert "is not valid TOML" in problems(read_config, path)[0]
+    assert problems(read_config, tmp_path / "none.toml") == ["there is no such file"]
+
+
+def test_a_configuration_travels_between_ranks(write):
+    sky = read_sky(write(SKY))
+    copy = pickle.loads(pickle.dumps(sky))
+    assert copy == sky
+    assert copy.provenance == sky.provenance
