@@ -1,0 +1,339 @@
+"""Observation: the frequency maps of this rank, in the units used inside.
+
+Everything is checked and converted here, once: pixels in ascending NEST order, only
+those observed, brightness in uK_CMB, polarisation COSMO. No files and no MPI.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from distsep.data.blocks import Grid
+from distsep.data.healpix import ring_to_nest
+from distsep.data.noise import Noise, noise_from_inverse, noise_from_variance
+from distsep.model.instrument import Instrument
+
+UNSEEN = -1.6375e30
+STOKES = ("I", "QU", "IQU")
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Observation:
+    """Frequency maps of the observed pixels of one rank.
+
+    Made from arrays, which are checked and converted, or read from a store with
+    `distsep.read`.
+
+    Args:
+        maps: `(freq, stokes, pix)`, numpy or jax, float64 or float32. NaN or UNSEEN:
+            not observed in that band; the other bands of the pixel still count.
+        instrument: The bands, with `depth_i` / `depth_p` unless the noise is given.
+        stokes: `"I"`, `"QU"` or `"IQU"`.
+        nside: HEALPix resolution; the pixel area comes from it.
+        ordering: `"RING"` or `"NEST"` of the pixel axis (and of `cell_ids`).
+        unit: Unit of the maps and of the noise, one or one per band.
+        coordsys: `"G"`, `"C"` or `"E"`.
+        polcconv: `"COSMO"`, or `"IAU"`: then U changes sign here.
+        resolution: Common FWHM [arcmin], if the maps share one.
+        cell_ids: `(pix,)` pixel numbers, when not the whole sphere.
+        noise_variance: [unit^2], `(freq, stokes, pix)` or broadcastable.
+        inverse_noise: [unit^-2], `(..., freq, freq)`; see `noise_from_inverse`.
+        hits: `(pix,)` hit counts: variance = depth^2 / (area x hits / norm).
+        hits_norm: 1, `"max"` or `"mean"` (over hits > 0); required with `hits`.
+        observed: `(pix,)`, True = use.
+
+    Raises:
+        TypeError, ValueError: one message for the first thing that is wrong.
+
+    Attributes:
+        d: Maps [uK_CMB], `(freq, stokes, pix)`; NaN: this band did not observe here.
+        noise: Their noise.
+        cell_ids: NEST numbers of the pixels, ascending.
+        grid: The block grid of the whole data set.
+        start: Number of the first local pixel in the data set.
+        instrument: Bands, depths, beams.
+        stokes: `"I"`, `"QU"` or `"IQU"`: the order of the Stokes axis.
+        nside: HEALPix resolution of the pixels.
+        coordsys: `"G"`, `"C"` or `"E"`.
+        polcconv: Always `"COSMO"` inside.
+        resolution: Common FWHM [arcmin] of the maps, or None.
+        provenance: Where the data came from.
+        caller_npix: Length of the caller's pixel axis, if it came from arrays.
+        caller_index: Place of each local pixel on the caller's pixel axis, or None.
+        warnings: What the user should hear of.
+    """
+
+    d: np.ndarray
+    noise: Noise
+    cell_ids: np.ndarray
+    grid: Grid
+    start: int
+    instrument: Instrument
+    stokes: str
+    nside: int
+    coordsys: str = "G"
+    polcconv: str = "COSMO"
+    resolution: float | None = None
+    provenance: dict = field(default_factory=dict)
+    caller_npix: int | None = None
+    caller_index: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        maps,
+        instrument,
+        *,
+        stokes: str,
+        nside: int,
+        ordering: str = "RING",
+        unit="uK_CMB",
+        coordsys: str = "G",
+        polcconv: str = "COSMO",
+        resolution: float | None = None,
+        cell_ids=None,
+        noise_variance=None,
+        inverse_noise=None,
+        hits=None,
+        hits_norm=None,
+        observed=None,
+    ):
+        nfreq = len(instrument.nu)
+        if stokes not in STOKES:
+            raise ValueError(
+                f"`Observation(stokes=...)` must be one of {STOKES}, got {stokes!r}."
+            )
+        if coordsys not in ("G", "C", "E"):
+            raise ValueError(
+                f"`Observation(coordsys=...)` must be G, C or E, got {coordsys!r}."
+            )
+        if polcconv not in ("COSMO", "IAU"):
+            raise ValueError(
+                f"`Observation(polcconv=...)` must be COSMO or IAU, got {polcconv!r}."
+            )
+        if ordering not in ("RING", "NEST"):
+            raise ValueError(
+                f"`Observation(ordering=...)` must be RING or NEST, got {ordering!r}."
+            )
+        d = np.asarray(maps)
+        if d.dtype not in (np.float32, np.float64):
+            if d.dtype.kind not in "iuf":
+                raise TypeError(
+                    f"`Observation(maps=...)` must be real numbers, got {d.dtype}."
+                )
+            d = d.astype(np.float64)
+        if d.ndim != 3 or d.shape[:2] != (nfreq, len(stokes)):
+            raise ValueError(
+                f"`Observation(maps=...)` must have shape (freq, stokes, pix) = ({nfreq}, "
+                f"{len(stokes)}, pix) for {nfreq} bands and stokes={stokes!r}, got {d.shape}."
+            )
+        npix = d.shape[-1]
+        nest = _nest_ids(cell_ids, nside, ordering, npix)
+        factor = _to_uK(instrument, unit)
+
+        if np.isinf(d).any():
+            raise ValueError(
+                "`Observation(maps=...)` holds infinite values. Mark samples that were not "
+                "observed as NaN or UNSEEN."
+            )
+        missing = np.isnan(d) | (np.abs(d / UNSEEN - 1) < 1e-5)
+        warnings = []
+        blank = (d == 0).all((0, 1))
+        if blank.any():
+            warnings.append(
+                f"{int(blank.sum())} pixels are exactly zero in every band and Stokes "
+                "parameter: taken as not observed."
+            )
+        use = ~missing.all((0, 1)) & ~blank
+        if observed is not None:
+            observed = np.asarray(observed)
+            if observed.shape != (npix,) or not np.isin(observed, (0, 1)).all():
+                raise ValueError(
+                    f"`Observation(observed=...)` must be {npix} values True (use) or "
+                    f"False, got shape {observed.shape}, dtype {observed.dtype}."
+                )
+            use &= observed.astype(bool)
+
+        noise = _noise(
+            instrument,
+            stokes,
+            nside,
+            npix,
+            factor,
+            noise_variance,
+            inverse_noise,
+            hits,
+            hits_norm,
+        )
+        if noise.weight is not None:
+            use &= noise.weight > 0
+        index = np.flatnonzero(use)
+        index = index[np.argsort(nest[index], kind="stable")]
+        if len(index) == 0:
+            raise ValueError("`Observation(...)`: no pixel is observed.")
+
+        scale = factor.astype(d.dtype)[:, None, None]
+        d = np.where(missing, np.asarray(np.nan, d.dtype), d)[..., index] * scale
+        if polcconv == "IAU" and "U" in stokes:
+            d[:, stokes.index("U")] *= -1
+        noise = noise.select(index)
+        if noise.kind == "pixel":
+            d[noise.shape == 0] = np.nan
+        self._fill(
+            d=d,
+            noise=noise,
+            cell_ids=nest[index],
+            grid=Grid.of(len(index)),
+            start=0,
+            instrument=instrument,
+            stokes=stokes,
+            nside=nside,
+            coordsys=coordsys,
+            resolution=resolution,
+            caller_npix=npix,
+            caller_index=index,
+            warnings=tuple(warnings),
+        )
+
+    def _fill(self, **fields) -> None:
+        for f in dataclasses.fields(self):
+            if f.name in fields:
+                value = fields[f.name]
+            elif f.default_factory is not dataclasses.MISSING:
+                value = f.default_factory()
+            else:
+                value = f.default
+            object.__setattr__(self, f.name, value)
+
+    @classmethod
+    def from_canonical(cls, **fields) -> "Observation":
+        """Make an observation from its attributes, as they are: nothing is checked."""
+        self = object.__new__(cls)
+        self._fill(**fields)
+        return self
+
+    @property
+    def npix(self) -> int:
+        """Number of local pixels."""
+        return self.d.shape[-1]
+
+    def restore(self, values: np.ndarray) -> np.ndarray:
+        """Put `(..., pix)` back in the caller's pixel order, NaN where not observed."""
+        if self.caller_index is None:
+            return values
+        out = np.full(values.shape[:-1] + (self.caller_npix,), np.nan, values.dtype)
+        out[..., self.caller_index] = values
+        return out
+
+    def replace(self, **changes) -> "Observation":
+        """Return a copy with some fields changed."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return self.from_canonical(**{**fields, **changes})
+
+    def used(self, observed: np.ndarray) -> "Observation":
+        """Return the observation with only the local pixels where `observed` is True.
+
+        The block grid is made anew for them: for one rank, or before cutting.
+        """
+        keep = np.flatnonzero(observed)
+        return self.replace(
+            d=self.d[..., keep],
+            noise=self.noise.select(keep),
+            cell_ids=self.cell_ids[keep],
+            grid=Grid.of(max(len(keep), 1)),
+            caller_index=None if self.caller_index is None else self.caller_index[keep],
+        )
+
+
+def _nest_ids(cell_ids, nside, ordering, npix) -> np.ndarray:
+    """NEST number of every pixel of the caller's axis."""
+    if nside < 1 or nside & (nside - 1):
+        raise ValueError(f"`Observation(nside=...)` must be a power of 2, got {nside}.")
+    whole = 12 * nside**2
+    if cell_ids is None:
+        if npix != whole:
+            raise ValueError(
+                f"`Observation(maps=...)` has {npix} pixels, the whole sphere at nside "
+                f"{nside} has {whole}. Give `cell_ids=` for a part of the sky."
+            )
+        ids = np.arange(whole)
+    else:
+        ids = np.asarray(cell_ids)
+        if ids.shape != (npix,) or ids.dtype.kind not in "iu":
+            raise ValueError(
+                f"`Observation(cell_ids=...)` must be {npix} integers, got shape "
+                f"{ids.shape}, dtype {ids.dtype}."
+            )
+        if npix and (ids.min() < 0 or ids.max() >= whole):
+            raise ValueError(
+                f"`Observation(cell_ids=...)` must be in [0, {whole}) at nside {nside}."
+            )
+        if len(np.unique(ids)) != npix:
+            raise ValueError("`Observation(cell_ids=...)` names a pixel twice.")
+    ids = ids.astype(np.int64)
+    return (ring_to_nest(nside, ids) if ordering == "RING" else ids).astype(np.uint64)
+
+
+def _to_uK(instrument, unit) -> np.ndarray:
+    """Factor per band from the caller's unit to uK_CMB."""
+    if isinstance(unit, str):
+        return np.asarray(instrument.conversion(unit, "uK_CMB"), float)
+    units = list(unit)
+    if len(units) != len(instrument.nu):
+        raise ValueError(
+            f"`Observation(unit=...)` must be one unit or one per band "
+            f"({len(instrument.nu)}), got {len(units)}."
+        )
+    return np.array(
+        [instrument.conversion(u, "uK_CMB")[i] for i, u in enumerate(units)], float
+    )
+
+
+def _noise(
+    instrument, stokes, nside, npix, factor, variance, inverse, hits, hits_norm
+) -> Noise:
+    """Noise in uK_CMB from whichever of the three descriptions was given."""
+    nfreq, nstokes = len(factor), len(stokes)
+    if sum(x is not None for x in (variance, inverse, hits)) > 1:
+        raise ValueError(
+            "`Observation(...)`: give one of noise_variance, inverse_noise or hits."
+        )
+    if variance is not None:
+        v = np.asarray(variance, float)
+        f = factor.reshape(nfreq, 1, 1)
+        if v.ndim < 3 and nfreq > 1 and v.ndim > 0 and not np.ptp(factor) == 0:
+            v = np.broadcast_to(v, (nfreq, nstokes, npix)) if v.shape else v
+        return noise_from_variance(v * f**2, nfreq, nstokes, npix)
+    if inverse is not None:
+        return noise_from_inverse(
+            np.asarray(inverse, float) / np.outer(factor, factor), nfreq, nstokes, npix
+        )
+    depth = np.stack([instrument.depth(letter) for letter in stokes], 1)
+    # 4 pi / (12 nside^2): from nside, never from the length of an array.
+    area = np.pi / (3 * nside**2) * np.degrees(60.0) ** 2
+    shape = area / depth**2
+    return Noise(shape, "uniform", _hit_weight(hits, hits_norm, npix))
+
+
+def _hit_weight(hits, norm, npix) -> np.ndarray | None:
+    """Relative depth of every pixel from a hit map, with its stated normalisation."""
+    if hits is None:
+        return None
+    h = np.asarray(hits, float)
+    if h.shape != (npix,):
+        raise ValueError(
+            f"`Observation(hits=...)` must have {npix} values, got {h.shape}."
+        )
+    h = np.where(np.abs(h / UNSEEN - 1) < 1e-5, 0.0, h)
+    if not np.isfinite(h).all() or (h < 0).any():
+        raise ValueError("`Observation(hits=...)` must be finite and not negative.")
+    if not (h > 0).any():
+        raise ValueError("`Observation(hits=...)` is zero everywhere.")
+    norms = {1: 1.0, "max": h.max(), "mean": h[h > 0].mean()}
+    if norm not in norms:
+        raise ValueError(
+            "`Observation(hits_norm=...)` must be 1, 'max' or 'mean': the hit count at "
+            f"which the depth holds (guessing costs a factor 1.9 in sigma); got {norm!r}."
+        )
+    return h / norms[norm]

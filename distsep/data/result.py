@@ -1,0 +1,81 @@
+"""Result: what a separation found, with its errors and its doubts.
+
+Data only. Written and read by `data/store.py`, drawn by `report.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Result:
+    """Parameters, amplitudes and their errors.
+
+    Attributes:
+        names: Every free parameter, the order of the matrices.
+        parameters: Best fit by kind: `(npatch,)` or a number; NaN in a patch that has
+            no data.
+        sigma: Standard errors in the same form, from `covariance`.
+        start: Where each kind started.
+        covariance: H^-1 F H^-1 over `names`, or None beyond 5000 parameters.
+        hessian_inverse: H^-1, likewise.
+        fisher_inverse: F^-1, likewise.
+        amplitudes: `(comp, stokes, pix)` [uK_CMB at nu0, see `units`] of this rank's
+            pixels in the caller's order; NaN where not observed.
+        amplitude_covariance: `(stokes, pix, comp, comp)`, or None if not asked for.
+        global_terms: Coefficient and error of each global term.
+        chi2: `(stokes, pix)` r^T N^-1 r of each sample.
+        dof: Degrees of freedom of the whole data set.
+        chi2_total: Sum of chi2 over all ranks.
+        neg_log_like: -ln L at the best fit, without its constant; priors apart.
+        converged: Whether every block is within the tolerance.
+        steps: Passes over the data of the whole fit.
+        message: One sentence on how the fit ended.
+        warnings: What the user should hear of.
+        component_names: Order of the component axis.
+        units: Unit of the amplitudes of each component.
+        bands, stokes, nside, coordsys, polcconv, cell_ids: Of the observation.
+        patches: By kind: patch of each pixel of this rank, where there is more than one.
+        distance: Largest distance from the optimum of any block [sigma].
+        seconds: Time of each phase on this rank.
+        ranks, devices: How it was cut.
+        reduced: Rows of the reduced data and samples they stand for, or None.
+        provenance: Configuration, versions.
+    """
+
+    names: tuple[str, ...]
+    parameters: dict[str, np.ndarray]
+    sigma: dict[str, np.ndarray]
+    start: dict[str, np.ndarray]
+    covariance: np.ndarray | None
+    hessian_inverse: np.ndarray | None
+    fisher_inverse: np.ndarray | None
+    amplitudes: np.ndarray | None
+    amplitude_covariance: np.ndarray | None
+    chi2: np.ndarray | None
+    dof: int
+    chi2_total: float
+    neg_log_like: float
+    converged: bool
+    steps: int
+    message: str
+    component_names: tuple[str, ...]
+    units: dict[str, str]
+    bands: tuple[str, ...]
+    stokes: str
+    nside: int
+    coordsys: str
+    polcconv: str
+    cell_ids: np.ndarray | None
+    distance: float = 0.0
+    global_terms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    patches: dict[str, np.ndarray] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    ranks: int = 1
+    devices: int = 1
+    reduced: tuple[int, int] | None = None
+    provenance: dict = field(default_factory=dict)
+    apply_: Callable | None = None

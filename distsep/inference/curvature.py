@@ -1,0 +1,148 @@
+"""Block-sparse symmetric matrices over the parameters: assemble, factor, invert.
+
+A pool couples one patch of each kind, so the Fisher matrix and the Hessian of
+thousands of patches are sparse. Host arrays and scipy's SuperLU only; every rank
+computes the same from the same summed numbers.
+"""
+
+import numpy as np
+import scipy.sparse as sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu, spsolve_triangular
+
+_LARGEST_PROBED = 64
+
+
+def assemble(
+    index: np.ndarray, blocks: np.ndarray, diagonal: np.ndarray
+) -> sparse.csc_matrix:
+    """Add the `(pool, kind, kind)` blocks of all pools into one matrix.
+
+    Args:
+        index: `(pool, kind)` parameter of each kind in each pool.
+        blocks: Their symmetric matrices.
+        diagonal: `(param,)` added to the diagonal (precision of the priors).
+    """
+    npool, nkind = index.shape
+    rows = np.repeat(index, nkind, axis=1).ravel()
+    columns = np.tile(index, (1, nkind)).ravel()
+    n = len(diagonal)
+    summed = sparse.coo_matrix((blocks.reshape(-1), (rows, columns)), shape=(n, n))
+    return (summed.tocsc() + sparse.diags_array(diagonal, format="csc")).tocsc()
+
+
+def components(index: np.ndarray, number: int) -> np.ndarray:
+    """Label the independent blocks: parameters that no pool couples are apart."""
+    first = np.repeat(index[:, :1], index.shape[1], axis=1).ravel()
+    links = sparse.coo_matrix(
+        (np.ones(first.size), (first, index.ravel())), shape=(number, number)
+    )
+    return connected_components(links, directed=False)[1]
+
+
+class Factor:
+    """`P H P^T = L D L^T` of a sparse symmetric matrix, scaled to unit diagonal.
+
+    Attributes:
+        bad: True for each parameter whose pivot is not positive: H is not positive
+            definite in its block.
+    """
+
+    def __init__(self, matrix: sparse.csc_matrix):
+        diagonal = matrix.diagonal()
+        scale = np.where(np.abs(diagonal) > 0, np.abs(diagonal), 1.0) ** -0.5
+        self.scale = scale.real
+        S = sparse.diags_array(self.scale)
+        scaled = (S @ matrix @ S).tocsc()
+        try:
+            self._lu = splu(
+                scaled,
+                permc_spec="MMD_AT_PLUS_A",
+                diag_pivot_thresh=0.0,
+                options={"SymmetricMode": True},
+            )
+        except RuntimeError:  # exactly singular
+            self.bad = np.ones(matrix.shape[0], bool)
+            return
+        self._order = np.argsort(self._lu.perm_c)
+        pivots = self._lu.U.diagonal()
+        self.bad = np.zeros(matrix.shape[0], bool)
+        symmetric = (self._lu.perm_r == self._lu.perm_c).all()
+        # 1e-13: with a unit diagonal a smaller pivot is rounding, not information.
+        self.bad[self._order] = ~(pivots.real > 1e-13) | (not symmetric)
+        self._pivots = pivots
+        self._lower = None
+
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        """Return H^-1 b, for a vector or the columns of a matrix."""
+        s = self.scale if b.ndim == 1 else self.scale[:, None]
+        return s * self._lu.solve(s * b)
+
+    def unwhiten(self, z: np.ndarray) -> np.ndarray:
+        """Return x with x^T H x = z^T z: from whitened coordinates to parameters."""
+        if self._lower is None:
+            self._lower = self._lu.L.tocsr()
+            self._upper = self._lower.T.tocsr()
+        y = spsolve_triangular(
+            self._upper, z / np.sqrt(self._pivots), lower=False, unit_diagonal=True
+        )
+        return self.scale * y[self._lu.perm_c]
+
+    def whiten_gradient(self, g: np.ndarray) -> np.ndarray:
+        """Return the gradient in whitened coordinates, W^T g with x = W z."""
+        if self._lower is None:
+            self._lower = self._lu.L.tocsr()
+            self._upper = self._lower.T.tocsr()
+        y = spsolve_triangular(
+            self._lower, (self.scale * g)[self._order], lower=True, unit_diagonal=True
+        )
+        return y / np.sqrt(self._pivots)
+
+    def inverse_diagonal(self, label: np.ndarray) -> np.ndarray:
+        """Diagonal of the inverse, exactly; real or complex."""
+        size = np.bincount(label).max(initial=0)
+        if size <= _LARGEST_PROBED:
+            return self._probed_diagonal(label, size)
+        return self._selected_diagonal()
+
+    def _probed_diagonal(self, label, size):
+        """One solve per place in a block serves all independent blocks at once."""
+        n = len(label)
+        order = np.argsort(label, kind="stable")
+        starts = np.flatnonzero(np.diff(label[order], prepend=-1))
+        place = np.empty(n, int)
+        place[order] = np.arange(n) - np.repeat(starts, np.diff([*starts, n]))
+        unit = np.zeros((n, size), self._pivots.dtype)
+        unit[np.arange(n), place] = 1
+        return self.solve(unit)[np.arange(n), place]
+
+    def _selected_diagonal(self):
+        """Entries of the inverse on the pattern of L (Takahashi 1973), backwards."""
+        L = self._lu.L.tocsc()
+        L.sort_indices()
+        n = L.shape[0]
+        rows, values, diagonal = [None] * n, [None] * n, np.empty(n, L.dtype)
+        for j in range(n - 1, -1, -1):
+            span = slice(L.indptr[j], L.indptr[j + 1])
+            index, column = L.indices[span], L.data[span]
+            index, column = index[index > j], column[index > j]
+            Z = np.zeros((len(index), len(index)), L.dtype)
+            for a, i in enumerate(index):
+                Z[a, a] = diagonal[i]
+                later = index[a + 1 :]
+                at = np.searchsorted(rows[i], later)
+                Z[a + 1 :, a] = Z[a, a + 1 :] = values[i][at]
+            rows[j], values[j] = index, -Z @ column
+            diagonal[j] = 1 / self._pivots[j] - column @ values[j]
+        return self.scale**2 * diagonal[self._lu.perm_c]
+
+
+def sandwich_diagonal(hessian, fisher, label) -> tuple[np.ndarray, np.ndarray]:
+    """Return the diagonals of H^-1 and of H^-1 F H^-1.
+
+    The second is minus the derivative of the first along F, taken with a complex
+    step: diag((H + i e F)^-1) = diag(H^-1) - i e diag(H^-1 F H^-1), exact to rounding.
+    """
+    step = 1e-30
+    inverse = Factor((hessian + 1j * step * fisher).tocsc()).inverse_diagonal(label)
+    return inverse.real, -inverse.imag / step

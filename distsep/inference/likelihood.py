@@ -1,0 +1,336 @@
+r"""One pass over the samples: value, gradient and curvature of the likelihood.
+
+With the amplitudes at their optimum $\hat s(\beta, \alpha)$ in every sample,
+
+$$ -\ln L = \tfrac12 \sum r^T N^{-1} r, \qquad r = d - A(\beta)\hat s - F\alpha, $$
+
+everything a fit needs is a sum over samples. The samples come in tiles of one pool
+(one matrix A); each function here returns one row of sums per tile. Nothing is summed
+over blocks, ranks or devices here, and nothing depends on them.
+
+Rows that are already whitened (noise of one shape: `whiten`) have $N = 1$ and only
+`d`; samples with their own variances carry `w`, with their own covariances `invN`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+class Block(NamedTuple):
+    """The samples of one block, lanes sorted into tiles (leading axis: blocks).
+
+    Attributes:
+        d: Data, whitened if neither `w` nor `invN` is there; 0 in empty lanes.
+        t: Templates of the global terms, on the lanes; times the root of the weight
+            where the data are whitened.
+        pool: Pool of each tile.
+        w: Inverse variances [uK_CMB^-2], 0 where a band did not observe.
+        invN: Inverse covariances [uK_CMB^-2].
+    """
+
+    d: Float[Array, "*block row lane"]
+    t: Float[Array, "*block template lane"]
+    pool: Int[Array, "*block tile"]
+    w: Float[Array, "*block row lane"] | None = None
+    invN: Float[Array, "*block row row lane"] | None = None
+
+
+class Tables(NamedTuple):
+    """What depends on the pool only: computed once per step, outside the pass.
+
+    Attributes:
+        A: Mixing matrix of the components that are free in every sample.
+        Q: Orthonormal basis of its columns (of use where the rows are whitened).
+        Rinv: Inverse of the triangle R of A = Q R.
+        dA: Derivatives by each spectral parameter, of A and of `regional` beside it.
+        d2A: Second derivatives.
+        regional: Columns of the components with one amplitude per region.
+        phi: Rows on which each global term acts, `regional` included at the end.
+        alpha: Coefficient of each global term.
+    """
+
+    A: Float[Array, "pool row comp"]
+    Q: Float[Array, "pool row comp"]
+    Rinv: Float[Array, "pool comp comp"]
+    dA: Float[Array, "pool kind row column"]
+    d2A: Float[Array, "pool kind kind row column"] | None
+    regional: Float[Array, "pool row regional"]
+    phi: Float[Array, "pool global row"]
+    alpha: Float[Array, "pool global"]
+
+
+class _Lanes(NamedTuple):
+    """Amplitudes and residuals of the lanes of one tile, and its solver."""
+
+    s: Array
+    r: Array
+    Nr: Array
+    weigh: object
+    forward: object
+    backward: object
+
+
+def _dot(x, y):
+    return jnp.dot(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def _model(T: Tables, t, template):
+    """F alpha on the lanes: `(row, lane)`."""
+    if not template:
+        return 0.0
+    return _dot((T.phi * T.alpha[:, None]).T, t[jnp.array(template)])
+
+
+def _solve_whitened(T: Tables, d) -> _Lanes:
+    """Amplitudes by the QR of A: the projection keeps its digits at any S/N."""
+    z = _dot(T.Q.T, d)
+    r = d - _dot(T.Q, z)
+    # Once more: removes what rounding left of the signal along A.
+    z2 = _dot(T.Q.T, r)
+    r = r - _dot(T.Q, z2)
+    return _Lanes(
+        s=_dot(T.Rinv, z + z2),
+        r=r,
+        Nr=r,
+        weigh=lambda x: x,
+        forward=lambda b: _dot(T.Rinv.T, b),
+        backward=lambda z: _dot(T.Rinv, z),
+    )
+
+
+def _cholesky(m):
+    """Cholesky factor of small matrices, unrolled, one per lane: lists of lanes."""
+    n = len(m)
+    factor = [[None] * n for _ in range(n)]
+    for j in range(n):
+        pivot = m[j][j] - sum((factor[j][k] ** 2 for k in range(j)), 0.0)
+        # The reciprocal is kept on the diagonal.
+        factor[j][j] = jax.lax.rsqrt(pivot)
+        for i in range(j + 1, n):
+            x = m[i][j] - sum((factor[i][k] * factor[j][k] for k in range(j)), 0.0)
+            factor[i][j] = x * factor[j][j]
+    return factor
+
+
+def _forward(factor, b):
+    z = []
+    for i, row in enumerate(factor):
+        z.append((b[i] - sum((row[k] * z[k] for k in range(i)), 0.0)) * row[i])
+    return jnp.stack(z)
+
+
+def _backward(factor, z):
+    n = len(factor)
+    x = [None] * n
+    for i in reversed(range(n)):
+        known = sum((factor[k][i] * x[k] for k in range(i + 1, n)), 0.0)
+        x[i] = (z[i] - known) * factor[i][i]
+    return jnp.stack(x)
+
+
+def _solve_weighted(T: Tables, d, w, invN) -> _Lanes:
+    """Amplitudes by the normal equations of each lane, once refined."""
+    A, ncomp = T.A, T.A.shape[1]
+    lower = [(i, j) for i in range(ncomp) for j in range(i + 1)]
+    if invN is None:
+        products = jnp.stack([A[:, i] * A[:, j] for i, j in lower])
+        entries = _dot(products, w)
+
+        def weigh(x):
+            return w * x
+    else:
+        NA = jnp.einsum("rsl,sc->rcl", invN, A)
+        entries = jnp.stack([_dot(A[:, i], NA[:, j]) for i, j in lower])
+
+        def weigh(x):
+            return jnp.einsum("rsl,sl->rl", invN, x)
+
+    m = [[None] * ncomp for _ in range(ncomp)]
+    for (i, j), entry in zip(lower, entries, strict=True):
+        # An empty lane has no weight: a unit matrix in place of zero.
+        m[i][j] = entry + (entry == 0) if i == j else entry
+    factor = _cholesky(m)
+
+    def solve(b):
+        return _backward(factor, _forward(factor, b))
+
+    s = solve(_dot(A.T, weigh(d)))
+    r = d - _dot(A, s)
+    s = s + solve(_dot(A.T, weigh(r)))
+    r = d - _dot(A, s)
+    return _Lanes(
+        s,
+        r,
+        weigh(r),
+        weigh,
+        lambda b: _forward(factor, b),
+        lambda z: _backward(factor, z),
+    )
+
+
+def _solve(T: Tables, block: Block, template) -> _Lanes:
+    d = block.d - _model(T, block.t, template)
+    if block.w is None and block.invN is None:
+        return _solve_whitened(T, d)
+    return _solve_weighted(T, d, block.w, block.invN)
+
+
+def _fixed_and_free(T: Tables, t, s, template):
+    """Amplitudes of all columns that depend on beta: free, then regional."""
+    nregional = T.regional.shape[1]
+    if not nregional:
+        return s
+    rows = jnp.array(template[len(template) - nregional :])
+    alpha = T.alpha[T.alpha.shape[0] - nregional :]
+    return jnp.concatenate([s, alpha[:, None] * t[rows]])
+
+
+def _tile_value_gradient(template, T: Tables, block: Block):
+    lanes = _solve(T, block, template)
+    columns = _fixed_and_free(T, block.t, lanes.s, template)
+    value = 0.5 * jnp.sum(lanes.Nr * lanes.r)
+    G = _dot(lanes.Nr, columns.T)
+    gradient = -jnp.sum(T.dA * G, (1, 2))
+    if template:
+        Nrt = _dot(lanes.Nr, block.t.T)[:, jnp.array(template)]
+        gradient = jnp.concatenate([gradient, -jnp.sum(T.phi.T * Nrt, 0)])
+    return jnp.concatenate([value[None], gradient])
+
+
+def _tile_curvature(template, T: Tables, block: Block):
+    lanes = _solve(T, block, template)
+    columns = _fixed_and_free(T, block.t, lanes.s, template)
+    nkind, nglobal = T.dA.shape[0], len(template)
+    n = nkind + nglobal
+    A = T.A
+    y = [_dot(T.dA[k], columns) for k in range(nkind)]
+    y += [T.phi[j][:, None] * block.t[template[j]] for j in range(nglobal)]
+    Ny = [lanes.weigh(x) for x in y]
+    v = [lanes.forward(_dot(A.T, x)) for x in Ny]
+    # y less its part along A, which the amplitudes absorb.
+    rest = [x - _dot(A, lanes.backward(z)) for x, z in zip(y, v, strict=True)]
+    Nrest = [lanes.weigh(x) for x in rest]
+    u = [
+        lanes.forward(_dot(T.dA[k][:, : A.shape[1]].T, lanes.Nr)) for k in range(nkind)
+    ]
+
+    G = _dot(lanes.Nr, columns.T)
+    gradient = [-jnp.sum(x * lanes.Nr) for x in y]
+    fisher = [[None] * n for _ in range(n)]
+    hessian = [[None] * n for _ in range(n)]
+    for i in range(n):
+        for j in range(i + 1):
+            F = jnp.sum(rest[i] * Nrest[j])
+            H = F
+            if i < nkind:
+                H += jnp.sum(u[i] * v[j])
+            if j < nkind:
+                H += jnp.sum(v[i] * u[j])
+            if i < nkind and j < nkind:
+                H -= jnp.sum(u[i] * u[j]) + jnp.sum(T.d2A[i, j] * G)
+            regional = i - (n - T.regional.shape[1])
+            if j < nkind and regional >= 0:
+                Nrt = _dot(lanes.Nr, block.t[template[i - nkind]])
+                H -= jnp.sum(T.dA[j][:, A.shape[1] + regional] * Nrt)
+            fisher[i][j] = fisher[j][i] = F
+            hessian[i][j] = hessian[j][i] = H
+    value = 0.5 * jnp.sum(lanes.Nr * lanes.r)
+    return jnp.concatenate(
+        [value[None], jnp.stack(gradient) if n else jnp.zeros(0)]
+        + [jnp.stack(m).ravel() for row in (fisher, hessian) for m in row]
+    )
+
+
+def _over_tiles(tile_function, T: Tables, block: Block):
+    """Run a function of one tile over the tiles of one block: `(tile, k)`."""
+    ntile = block.pool.shape[0]
+
+    def split(x):
+        lanes = x.shape[-1] // ntile
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], ntile, lanes), -2, 0)
+
+    parts = jax.tree.map(split, block._replace(pool=None))
+    rows = jax.tree.map(lambda table: table[block.pool], T)
+    return jax.vmap(tile_function)(rows, parts)
+
+
+def block_value_gradient(T: Tables, block: Block, template=()):
+    r"""Value and gradient of every tile of one block, in one pass.
+
+    At the optimum in s no derivative of the solve is needed (envelope theorem):
+    $\partial(-\ln L)/\partial\beta = -\sum r^T N^{-1} (\partial A/\partial\beta) s$.
+
+    Args:
+        T: Tables of the pools.
+        block: The samples of one block.
+        template: For each global term the row of `block.t` it acts with (static).
+
+    Returns:
+        `(tile, 1 + kind + global)`: -ln L [constant dropped], then its gradient.
+
+    Communication: none.
+
+    References:
+        Stompor et al. (2009), MNRAS 392, 216, eq. 5 and appendix A.
+    """
+
+    def tile(T, block):
+        return _tile_value_gradient(template, T, block)
+
+    return _over_tiles(tile, T, block)
+
+
+def block_curvature(T: Tables, block: Block, template=()):
+    r"""Value, gradient, Fisher matrix and Hessian of every tile of one block.
+
+    With $y_i = \partial(A s + F\alpha)/\partial p_i$ at fixed amplitudes,
+    $Q = N^{-1} - N^{-1} A M A^T N^{-1}$, $M = (A^T N^{-1} A)^{-1}$,
+    $u_i = (\partial_i A)^T N^{-1} r$ and $v_i = A^T N^{-1} y_i$,
+
+    $$ F_{ij} = y_i^T Q\, y_j, \qquad
+       H_{ij} = F_{ij} + u_i^T M v_j + v_i^T M u_j - u_i^T M u_j
+                - r^T N^{-1} (\partial_{ij} A)\, s . $$
+
+    H is the exact Hessian of the profiled likelihood, F its Fisher matrix at the
+    estimated amplitudes.
+
+    Returns:
+        `(tile, 1 + n + 2 n^2)`, n = kinds + global terms: value, gradient, F, H.
+
+    Communication: none.
+    """
+
+    def tile(T, block):
+        return _tile_curvature(template, T, block)
+
+    return _over_tiles(tile, T, block)
+
+
+def block_amplitudes(T: Tables, block: Block, template=()):
+    """Amplitudes, chi2 and amplitude covariance of every lane of one block.
+
+    Returns:
+        `(comp + 1 + comp (comp + 1) / 2, lane)`: s [uK_CMB], r^T N^-1 r, and the lower
+        triangle of (A^T N^-1 A)^-1 row by row [uK_CMB^2].
+
+    Communication: none.
+    """
+
+    def tile(T, block):
+        lanes = _solve(T, block, template)
+        ncomp, nlane = lanes.s.shape
+        chi2 = jnp.sum(lanes.Nr * lanes.r, 0)
+        unit = jnp.eye(ncomp)[:, :, None] * jnp.ones(nlane)
+        inverse = [lanes.forward(unit[c]) for c in range(ncomp)]
+        covariance = [
+            jnp.sum(inverse[i] * inverse[j], 0)
+            for i in range(ncomp)
+            for j in range(i + 1)
+        ]
+        return jnp.concatenate([lanes.s, chi2[None], jnp.stack(covariance)])
+
+    rows = _over_tiles(tile, T, block)
+    return jnp.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1)

@@ -1,0 +1,164 @@
+"""Damped Newton and Gauss-Newton steps, each independent block of patches on its own.
+
+The warm start of every fit and the `newton` solver. Decisions are taken on numbers
+that are summed over all ranks, so every rank takes the same.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sparse
+
+from distsep.inference.curvature import Factor
+from distsep.inference.objective import Objective, Point
+
+# Beyond this many sigma the Fisher matrix leads; closer the Hessian, where it is
+# positive definite.
+_NEAR = 3.0
+_FIRST_DAMPING = 1e-3
+
+
+@dataclass(frozen=True)
+class Local:
+    """The quadratic model of the objective at a point.
+
+    Attributes:
+        point: Where.
+        gradient: With the parameters held at a bound set to 0.
+        held: True for parameters at a bound that the gradient pushes against, and for
+            those the data say nothing about.
+        hessian: True for each block whose Hessian is used; else Fisher's matrix.
+        indefinite: True for each block whose Hessian is not positive definite.
+        factor: Of that matrix.
+        distance: Of each block from its optimum, in sigma: root of g^T H^-1 g.
+        diagonal: Of Fisher's matrix.
+    """
+
+    point: Point
+    gradient: np.ndarray
+    held: np.ndarray
+    hessian: np.ndarray
+    indefinite: np.ndarray
+    factor: Factor
+    distance: np.ndarray
+    diagonal: np.ndarray
+
+    def step(self, objective: Objective, damping: np.ndarray) -> np.ndarray:
+        """Step of every parameter with the damping of its block."""
+        if not damping.any():
+            return -self.factor.solve(self.gradient)
+        matrix = objective.matrix(self.point, self.hessian)
+        extra = sparse.diags_array(damping[objective.label] * self.diagonal)
+        return -Factor(hold((matrix + extra).tocsc(), self.held)).solve(self.gradient)
+
+
+def hold(matrix, held: np.ndarray):
+    """Unit rows and columns for the parameters that are held."""
+    if not held.any():
+        return matrix
+    keep = sparse.diags_array((~held).astype(float))
+    return (keep @ matrix @ keep + sparse.diags_array(held.astype(float))).tocsc()
+
+
+def local_model(objective: Objective, point: Point, near: float = _NEAR) -> Local:
+    """Look at the objective around a point: gradient, curvature, distance in sigma."""
+    p, label = objective.parameters, objective.label
+    gradient = objective.gradient(point)
+    fisher = objective.matrix(point, False)
+    diagonal = fisher.diagonal()
+    if not (np.isfinite(gradient).all() and np.isfinite(diagonal).all()):
+        raise FloatingPointError(
+            "the likelihood is not finite at "
+            + ", ".join(
+                f"{n}={v:.6g}" for n, v in list(zip(p.names, point.x, strict=True))[:6]
+            )
+            + ": two components may have the same emission law, or a parameter is far "
+            "outside its range. Fix one of them, or give `bounds`."
+        )
+    held = (point.x <= p.lower) & (gradient > 0) | (point.x >= p.upper) & (gradient < 0)
+    held |= diagonal <= 0
+    gradient = np.where(held, 0.0, gradient)
+
+    def blockwise(bad):
+        out = np.zeros(objective.nblocks, bool)
+        out[label[bad]] = True
+        return out
+
+    use = np.ones(objective.nblocks, bool)
+    indefinite = np.zeros(objective.nblocks, bool)
+    for _ in range(2):
+        factor = Factor(hold(objective.matrix(point, use), held))
+        bad = blockwise(factor.bad)
+        if not bad.any():
+            break
+        indefinite |= bad
+        use &= ~bad
+    else:
+        if (bad & ~use).any():  # Fisher's matrix itself is singular: damp it
+            floor = sparse.diags_array(1e-10 * diagonal)
+            factor = Factor(hold((objective.matrix(point, use) + floor).tocsc(), held))
+    distance = _distance(factor, gradient, label, objective.nblocks)
+    far = use & (distance > near)
+    if far.any():
+        use &= ~far
+        factor = Factor(hold(objective.matrix(point, use), held))
+        if blockwise(factor.bad).any():
+            floor = sparse.diags_array(1e-10 * diagonal)
+            factor = Factor(hold((objective.matrix(point, use) + floor).tocsc(), held))
+        distance = np.where(
+            far, _distance(factor, gradient, label, objective.nblocks), distance
+        )
+    return Local(point, gradient, held, use, indefinite, factor, distance, diagonal)
+
+
+def _distance(factor, gradient, label, nblocks):
+    decrement = np.bincount(label, gradient * factor.solve(gradient), nblocks)
+    return np.sqrt(np.clip(decrement, 0, None))
+
+
+def descend(
+    objective: Objective, x: np.ndarray, until: float, most: int, tell
+) -> tuple[Local, int]:
+    """Step until every block is within `until` sigma of its optimum.
+
+    A block's step is accepted when its own value falls; otherwise its damping grows.
+    Bounds hold: a step is cut at them, and a parameter that pushes against one waits.
+
+    Args:
+        objective: What to minimise.
+        x: Where to start.
+        until: Distance in sigma at which a block is left alone.
+        most: Largest number of passes.
+        tell: Called with (passes, largest distance in sigma).
+
+    Returns:
+        The quadratic model at the end, and the number of passes.
+
+    Communication: one pass per step.
+    """
+    p, label, pool_label = objective.parameters, objective.label, objective.pool_label
+    here = local_model(objective, objective.point(x))
+    damping = np.zeros(objective.nblocks)
+    done = 1
+    while done < most:
+        active = here.distance > until
+        tell(done, here.distance.max(initial=0.0))
+        if not active.any() or (damping > 1e12).all():
+            break
+        step = np.where(active[label], here.step(objective, damping), 0.0)
+        trial = objective.point(np.clip(here.point.x + step, p.lower, p.upper))
+        done += 1
+        old, new = objective.value(here.point), objective.value(trial)
+        # The rounding of the sums must not refuse the last, tiny steps.
+        slack = 1e-12 * np.abs(old) + 1e-9
+        accept = active & np.isfinite(new) & (new <= old + slack)
+        damping = np.where(
+            accept,
+            np.where(damping < 10 * _FIRST_DAMPING, 0.0, damping / 10),
+            np.where(active, np.maximum(10 * damping, _FIRST_DAMPING), damping),
+        )
+        if accept.any():
+            mixed = here.point.mix(trial, accept[label], accept[pool_label])
+            here = local_model(objective, mixed)
+    tell(done, here.distance.max(initial=0.0))
+    return here, done

@@ -1,0 +1,90 @@
+r"""Covariance of the parameters at the optimum.
+
+$C = H^{-1} F(\hat s) H^{-1}$: the score of the profiled likelihood has the variance F,
+Fisher's matrix at the estimated amplitudes, and H is the exact Hessian; at low signal
+to noise neither H^-1 nor F^-1 alone has the right width. A prior adds its precision
+to both.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distsep.inference.curvature import Factor, sandwich_diagonal
+from distsep.inference.newton import Local, hold
+from distsep.inference.objective import Objective
+
+# Above this many parameters full matrices are not formed (5000^2 x 8 B = 200 MB).
+LARGEST_MATRIX = 5000
+_DISAGREE = 0.1
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Errors of the parameters.
+
+    Attributes:
+        sigma: Root of the diagonal of `covariance`; NaN for held parameters.
+        sigma_hessian: Of H^-1.
+        covariance, hessian_inverse, fisher_inverse: Full matrices, or None.
+        indefinite: True for parameters of blocks whose Hessian is not positive.
+    """
+
+    sigma: np.ndarray
+    sigma_hessian: np.ndarray
+    sigma_fisher: np.ndarray
+    covariance: np.ndarray | None
+    hessian_inverse: np.ndarray | None
+    fisher_inverse: np.ndarray | None
+    indefinite: np.ndarray
+
+
+def uncertainty(objective: Objective, local: Local) -> Uncertainty:
+    """Covariance of the parameters; Fisher's where the Hessian is not positive.
+
+    Args:
+        objective: The objective.
+        local: Its quadratic model at the optimum.
+
+    Communication: none.
+    """
+    n, held = objective.parameters.number, local.held
+    use = ~local.indefinite
+    H = hold(objective.matrix(local.point, use), held)
+    F = hold(objective.matrix(local.point, False), held)
+    floor = 1e-12 * F.diagonal()
+    if Factor(H).bad.any() or Factor(F).bad.any():
+        import scipy.sparse as sparse
+
+        H, F = H + sparse.diags_array(floor), F + sparse.diags_array(floor)
+    inverse, sandwich = sandwich_diagonal(H, F, objective.label)
+    fisher = Factor(F.tocsc()).inverse_diagonal(objective.label)
+    full = n <= LARGEST_MATRIX
+
+    def root(v):
+        return np.where(held | ~(v > 0), np.nan, np.sqrt(np.abs(v)))
+
+    Hinv = Finv = C = None
+    if full and n:
+        Hinv = np.linalg.inv(H.toarray())
+        Finv = np.linalg.inv(F.toarray())
+        C = Hinv @ F.toarray() @ Hinv
+        live = np.outer(~held, ~held)
+        Hinv, Finv, C = (np.where(live, 0.5 * (m + m.T), 0.0) for m in (Hinv, Finv, C))
+    return Uncertainty(
+        root(sandwich),
+        root(inverse),
+        root(fisher),
+        C,
+        Hinv,
+        Finv,
+        local.indefinite[objective.label] if n else np.zeros(0, bool),
+    )
+
+
+def disagreement(u: Uncertainty) -> float:
+    """Largest relative difference of Fisher's and the Hessian's standard errors."""
+    if not len(u.sigma):
+        return 0.0
+    ratio = np.abs(u.sigma_fisher / u.sigma_hessian - 1)
+    return float(np.nanmax(ratio, initial=0.0))
