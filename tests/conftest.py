@@ -85,6 +85,17 @@ def mpirun():
     return run
 
 
+def pytest_configure(config):
+    """Ranks have a cache of compiled programs each, and rank 0 speaks."""
+    comm = _world()
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", f"{cache}/rank-{comm.rank}")
+    if comm.rank > 0:
+        # The terminal reporter, configured after this, keeps the stream it finds.
+        sys.stdout = open(os.devnull, "w")
+
+
 def pytest_report_header():
     lines = [f"jax {jax.__version__}, {jax.local_device_count()} local devices"]
     comm = _world()
@@ -129,11 +140,3 @@ def pytest_sessionfinish(session):
         counts = {name: _outcomes[name] for name in ("passed", "failed", "skipped")}
         path = Path(directory) / f"rank-{comm.rank}.json"
         path.write_text(json.dumps({"size": comm.size, **counts}))
-
-
-def pytest_terminal_summary(terminalreporter):
-    comm = _world()
-    if comm.size > 1:
-        terminalreporter.write_line(
-            f"rank {comm.rank} of {comm.size} ran {_outcomes['passed']} tests"
-        )
