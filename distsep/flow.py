@@ -136,7 +136,8 @@ def separate(
     beta = comm.bcast(found.x)
     comm.require_same("beta", found.x)
     s, chi2 = amplitude_maps(
-        survey, model.tables(beta), [part], len(obs.stokes), mixing.joint
+        survey, model.tables(beta), [part], len(obs.stokes), mixing.joint,
+        samples.classes.scale,
     )
     clock("amplitudes")
 

@@ -23,7 +23,7 @@ def unpack(lanes: np.ndarray, part: Part, ngroup: int) -> np.ndarray:
 
 
 def amplitude_maps(
-    survey: Survey, tables, parts: Sequence[Part], nstokes: int, joint: bool
+    survey: Survey, tables, parts: Sequence[Part], nstokes: int, joint: bool, scale
 ) -> tuple[np.ndarray, np.ndarray]:
     """Amplitudes `(comp, stokes, pix)` [uK_CMB] and chi2 `(stokes, pix)`.
 
@@ -36,7 +36,10 @@ def amplitude_maps(
     for rows, part in zip(survey.rows(block_amplitudes, tables), parts, strict=True):
         maps = unpack(rows, part, ngroup)
         ncolumn = tables.A.shape[-1]
-        s = groups(maps[:ncolumn], nstokes, joint)
+        weight = part.observation.noise.weight
+        root = np.sqrt(scale)[:, None] * np.sqrt(1.0 if weight is None else weight)
+        # Lanes are whitened by the root of their weight: the amplitudes too.
+        s = groups(maps[:ncolumn] / root, nstokes, joint)
         chi2 = np.broadcast_to(maps[ncolumn], (nstokes, maps.shape[-1]))
         found.append((s, chi2))
     s, chi2 = zip(*found, strict=True)

@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 import sympy
 from jax import Array
 
 from distsep.model import units
 from distsep.model.formula import NU, Formula, Table, parse, symbol
+from distsep.model.mistakes import is_number, number_mistakes, start_mistakes
 from distsep.model.quadrature import Quadrature
 from distsep.model.tables import TableData
 
@@ -108,11 +108,7 @@ class Component:
         mistakes = [
             *self._unit_mistakes(),
             *_name_mistakes(self.formula, {**given, **defaults, **bounds}, nu0),
-            *(
-                f"`{key}` should be a finite number; got {value!r}"
-                for key, value in {**given, **defaults}.items()
-                if value is not None and not _is_number(value)
-            ),
+            *number_mistakes({**given, **defaults}),
         ]
         if not mistakes:
             values = {key: float(v) for key, v in given.items() if v is not None}
@@ -129,7 +125,7 @@ class Component:
         mistakes = []
         if not isinstance(self.name, str) or not self.name or "." in self.name:
             mistakes.append(f"`name` should be a word without dots; got {self.name!r}")
-        if self.nu0 is not None and not (_is_number(self.nu0) and self.nu0 > 0):
+        if self.nu0 is not None and not (is_number(self.nu0) and self.nu0 > 0):
             mistakes.append(f"`nu0` should be a positive frequency; got {self.nu0!r}")
         amplitudes = (*units.MAP_UNITS, units.COMPTON_UNIT)
         for argument, allowed in (
@@ -316,20 +312,6 @@ def _compile(
     return _Compiled(function, tuple(first), tuple(second))
 
 
-def start_mistakes(
-    start: Mapping[str, float], bounds: Mapping[str, Bounds]
-) -> list[str]:
-    """What is wrong with starting values and their bounds, in words."""
-    mistakes = []
-    for name, value in start.items():
-        lower, upper = bounds[name]
-        if not lower < upper:
-            mistakes.append(f"bounds of `{name}` should increase; got {lower}, {upper}")
-        elif not lower <= value <= upper:
-            mistakes.append(f"start {value} of `{name}` is outside {lower} .. {upper}")
-    return mistakes
-
-
 def _name_mistakes(
     formula: Formula, given: Mapping[str, Any], nu0: float | None
 ) -> list[str]:
@@ -340,12 +322,6 @@ def _name_mistakes(
         for key in given
         if key not in known
     ]
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool | str | complex) or np.ndim(value) != 0:
-        return False
-    return math.isfinite(value)
 
 
 def _pair(bounds: Any) -> Bounds:

@@ -5,7 +5,6 @@ to the instrument: a calibration per band and, where there are polarisation angl
 rotation of Q and U.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +14,10 @@ import numpy as np
 from jax import Array
 
 from distsep.model import units
-from distsep.model.components import UNBOUNDED, Bounds, Component, Law, start_mistakes
+from distsep.model.columns import Columns, Source, columns, shifted_columns
+from distsep.model.components import UNBOUNDED, Bounds
 from distsep.model.instrument import Instrument
+from distsep.model.mistakes import number_mistakes, start_mistakes, unknown_names
 
 STOKES = ("I", "QU", "IQU")
 _BATCH = 2_000_000  # samples of bandpasses times pools in memory at once
@@ -92,8 +93,9 @@ class MixingMatrix:
         self.joint = bool(self._per_band["angle"])
         mistakes = [
             *self._structure_mistakes(),
-            *_unknown("shared", joined, self._all_names()),
-            *_unknown("fixed", fixed, [*self._all_names(), *(shared or {})]),
+            *unknown_names("shared", joined, self._all_names()),
+            *unknown_names("fixed", fixed, [*self._all_names(), *(shared or {})]),
+            *number_mistakes(fixed),
         ]
         if not mistakes:
             self._collect(fixed, joined)
@@ -124,7 +126,7 @@ class MixingMatrix:
         elif self.joint and self.stokes == "I":
             mistakes.append("`angle` needs polarisation; `stokes` is 'I'")
         for kind, bands in self._per_band.items():
-            mistakes += _unknown(kind, bands, self.instrument.bands)
+            mistakes += unknown_names(kind, bands, self.instrument.bands)
             if len(set(bands)) < len(bands):
                 mistakes.append(f"`{kind}` names a band twice: {', '.join(bands)}")
         for component in self.components:
@@ -135,110 +137,61 @@ class MixingMatrix:
         """Number the free parameters, and say where each law's parameters come from."""
         self.defaults: dict[str, float] = {}
         self.bounds: dict[str, Bounds] = {}
-        self._sources: list[dict[str, str | float]] = []
         for component in self.components:
-            sources: dict[str, str | float] = {}
             for name in component.parameters:
-                full = f"{component.name}.{name}"
-                full = joined.get(full, full)
-                if full in fixed:
-                    sources[name] = float(fixed[full])
-                    continue
-                sources[name] = full
-                self.defaults.setdefault(full, component.defaults[name])
-                self.bounds.setdefault(full, component.bounds[name])
-            self._sources.append(sources)
+                full = joined.get(
+                    f"{component.name}.{name}", f"{component.name}.{name}"
+                )
+                if full not in fixed:
+                    self.defaults.setdefault(full, component.defaults[name])
+                    self.bounds.setdefault(full, component.bounds[name])
         for kind, bands in self._per_band.items():
             for band in bands:
-                full, nu = f"{kind}.{band}", self.instrument.nu
+                half = float(self.instrument.nu[self.instrument.index(band)]) / 2
+                full = f"{kind}.{band}"
                 self.defaults[full] = 1.0 if kind == "calibration" else 0.0
-                self.bounds[full] = UNBOUNDED
-                if kind == "band_shift":
-                    half = float(nu[self.instrument.index(band)]) / 2
-                    self.bounds[full] = (-half, half)
+                self.bounds[full] = (-half, half) if kind == "band_shift" else UNBOUNDED
         self.names = tuple(self.defaults)
-        self._index = {name: k for k, name in enumerate(self.names)}
+        self._sources: list[dict[str, Source]] = []
+        for component in self.components:
+            pairs = [(n, f"{component.name}.{n}") for n in component.parameters]
+            whole = {n: joined.get(full, full) for n, full in pairs}
+            self._sources.append(
+                {
+                    n: float(fixed[full]) if full in fixed else self.names.index(full)
+                    for n, full in whole.items()
+                }
+            )
 
     # ------------------------------------------------------------- one pool
 
-    def _places(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the parameters of a kind, and of their bands."""
+    def _places(self, kind: str) -> tuple[list[int], list[int]]:
+        """Places of the parameters of a kind, and of their bands."""
         bands = self._per_band[kind]
-        places = [self._index[f"{kind}.{band}"] for band in bands]
-        rows = [self.instrument.index(band) for band in bands]
-        return np.array(places, dtype=int), np.array(rows, dtype=int)
+        places = [self.names.index(f"{kind}.{band}") for band in bands]
+        return places, [self.instrument.index(band) for band in bands]
 
-    def _columns(self, values: Array, shift: Array | None) -> list[Law]:
-        """Band-integrated laws, their derivatives by names of the component's own."""
-        return [
-            component.band_law(
-                self._quadrature,
-                {
-                    name: values[self._index[s]] if isinstance(s, str) else s
-                    for name, s in sources.items()
-                },
-                shift,
-            )
-            for component, sources in zip(self.components, self._sources, strict=True)
-        ]
+    def _scatter(self, kind: str, neutral: float, values: Array) -> Array:
+        """One number per band: its parameter, or `neutral` (freq,)."""
+        places, rows = self._places(kind)
+        result = jnp.full(len(self.instrument.nu), neutral)
+        if not places:
+            return result
+        return result.at[np.array(rows)].set(values[np.array(places)])
 
-    def _derivatives(self, laws: list[Law]) -> tuple[dict, dict]:
-        """Non-zero derivatives (freq,) by (parameter, column), (pair, column)."""
-        first: dict[tuple[int, int], Array] = {}
-        second: dict[tuple[int, int, int], Array] = {}
-        for column, (law, sources) in enumerate(zip(laws, self._sources, strict=True)):
-            place = {
-                n: self._index[s] for n, s in sources.items() if isinstance(s, str)
-            }
-            for name, x in law.first.items():
-                if name in place:
-                    _add(first, (place[name], column), x)
-            for (a, b), x in law.second.items():
-                if a in place and b in place:
-                    _add(second, (place[a], place[b], column), x)
-                    if a != b:
-                        _add(second, (place[b], place[a], column), x)
-        return first, second
-
-    def _spectral(self, values: Array) -> tuple[Array, dict, dict]:
-        """Columns (freq, comp), and their derivatives without those of the rows."""
+    def _columns(self, values: Array) -> Columns:
+        arguments = (self.components, self._sources, self._quadrature, values)
         places, rows = self._places("band_shift")
-        if not len(places):
-            laws = self._columns(values, None)
-            return jnp.stack([law.value for law in laws], -1), *self._derivatives(laws)
-
-        def at(shift: Array) -> tuple[Array, dict, dict]:
-            laws = self._columns(values, shift)
-            return jnp.stack([law.value for law in laws], -1), *self._derivatives(laws)
-
-        # A row depends on its own shift alone: one tangent serves all the bands.
-        def slope(shift: Array) -> Any:
-            return jax.jvp(at, (shift,), (jnp.ones_like(shift),))
-
-        shift = jnp.zeros(len(self.instrument.nu)).at[rows].set(values[places])
-        (result, derived), (_, curved) = jax.jvp(
-            slope, (shift,), (jnp.ones_like(shift),)
-        )
-        value, first, second = result
-        for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-            only = np.arange(len(self.instrument.nu)) == row
-            for column in range(len(self.components)):
-                first[place, column] = jnp.where(only, derived[0][:, column], 0)
-                second[place, place, column] = jnp.where(only, curved[0][:, column], 0)
-            for (other, column), x in derived[1].items():
-                second[place, other, column] = jnp.where(only, x, 0)
-                second[other, place, column] = jnp.where(only, x, 0)
-        return value, first, second
+        if not places:
+            return columns(*arguments)
+        return shifted_columns(*arguments, places, rows)
 
     def _rows(self, values: Array) -> Array:
         """What multiplies each row: (freq, stokes, stokes), or (freq, 1, 1)."""
-        nf = len(self.instrument.nu)
-        places, rows = self._places("calibration")
-        gain = jnp.ones(nf).at[rows].set(values[places])
+        gain = self._scatter("calibration", 1.0, values)
         if not self.joint:
             return gain[:, None, None]
-        places, rows = self._places("angle")
-        psi = jnp.zeros(nf).at[rows].set(values[places])
+        psi = self._scatter("angle", 0.0, values)
         c, s = jnp.cos(2 * psi), jnp.sin(2 * psi)
         rotation = jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
         if self.stokes == "IQU":
@@ -248,20 +201,17 @@ class MixingMatrix:
 
     def _pool(self, values: Array) -> tuple[Array, Array, Array]:
         """A, dA, d2A for one set of parameters (K,)."""
-        value, first, second = self._spectral(values)
-        K, C = len(self.names), len(self.components)
-        dA = _assemble(first, (K, C), value)
-        d2A = _assemble(second, (K, K, C), value)
+        A, dA, d2A = self._columns(values).dense(len(self.names))
         if not (self._per_band["calibration"] or self.joint):
-            return value, dA, d2A
+            return A, dA, d2A
         M = self._rows(values)
         dM = jnp.moveaxis(jax.jacfwd(self._rows)(values), -1, 0)
         d2M = jnp.moveaxis(jax.jacfwd(jax.jacfwd(self._rows))(values), (-2, -1), (0, 1))
         mixed = _product(dM[:, None], dA[None, :])
         return (
-            _product(M, value),
-            _product(M, dA) + _product(dM, value),
-            _product(M, d2A) + mixed + jnp.swapaxes(mixed, 0, 1) + _product(d2M, value),
+            _product(M, A),
+            _product(M, dA) + _product(dM, A),
+            _product(M, d2A) + mixed + jnp.swapaxes(mixed, 0, 1) + _product(d2M, A),
         )
 
     # ------------------------------------------------------------ all pools
@@ -298,7 +248,7 @@ class MixingMatrix:
             ValueError: for names that miss or are unknown, or unequal numbers of
                 patches.
         """
-        mistakes = _unknown("beta", beta, self.names)
+        mistakes = unknown_names("beta", beta, self.names)
         missing = [name for name in self.names if name not in beta]
         if missing:
             mistakes.append(f"`beta` lacks {', '.join(missing)}")
@@ -347,31 +297,3 @@ def _product(M: Array, A: Array) -> Array:
     product = jnp.einsum("...fst,...fc->...fsct", M, A)
     *lead, nf, ns, nc, nt = product.shape
     return product.reshape(*lead, nf * ns, nc * nt)
-
-
-def _add(table: dict, key: tuple[int, ...], x: Array) -> None:
-    """Add to an entry: two parameters of one law may be shared."""
-    table[key] = table[key] + x if key in table else x
-
-
-def _assemble(table: dict, shape: tuple[int, ...], value: Array) -> Array:
-    """Entries (freq,) at positions (..., comp), zero elsewhere -> (..., freq, comp)."""
-    index = np.zeros(shape, dtype=int)
-    for place, key in enumerate(table, start=1):
-        index[key] = place
-    rows = jnp.stack([jnp.zeros_like(value[:, 0]), *table.values()])
-    return jnp.swapaxes(rows[index], -1, -2)
-
-
-def _unknown(argument: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """One line for every name that is not known, with the nearest that is."""
-    known = list(known)
-    lines = []
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known)
-            )
-            lines.append(f"`{argument}` names {name!r}, which does not exist; {hint}")
-    return lines
