@@ -1,0 +1,218 @@
+"""Observations into stores: every rank writes and reads its own chunks.
+
+Nothing is gathered. data/stored_observation.py reads them back.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distsep.data.noise import Noise
+from distsep.data.observation import Observation
+from distsep.data.store_header import (
+    NOISE_DIMS,
+    Truth,
+    cell_ids_array,
+    sky_attributes,
+)
+from distsep.data.zarr_group import GroupWriter, PixelArray
+from distsep.parallel import Comm, serial
+
+UNIT = "uK_CMB"
+PER_UNIT = "uK_CMB^-2"
+
+
+class ObservationWriter:
+    """Writes an observation chunk by chunk: no rank needs more than one in memory.
+
+    Leaving a `with` block without an error completes the store.
+
+    Args:
+        path: Directory of the store.
+        header: An observation of the same kind: all but its pixels is written. Only
+            the type of `d` and of the noise, and the grid, matter of those.
+        truth: For a simulation; then `write` takes the true amplitudes too.
+        comm: The ranks.
+        overwrite: Replace an observation. Anything else is never replaced.
+
+    Raises:
+        FileExistsError: if the path exists and may not be replaced.
+
+    Communication: collective (one broadcast at the start, barriers at the end).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        header: Observation,
+        *,
+        truth: Truth | None = None,
+        comm: Comm | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self._header, self._comm = header, comm or serial()
+        nf, ns = len(header.instrument.bands), len(header.stokes)
+        noise = header.noise
+        arrays = {
+            "maps": PixelArray(
+                ("freq", "stokes", "cells"), (nf, ns), header.d.dtype, UNIT
+            ),
+            "cell_ids": cell_ids_array(header.nside),
+        }
+        if noise.kind.endswith("pixel"):
+            dims = NOISE_DIMS[noise.kind]
+            leading = noise.shape.shape[:-1]
+            arrays["inverse_noise"] = PixelArray(dims, leading, float, PER_UNIT)
+        if noise.weight is not None:
+            arrays["weight"] = PixelArray(("cells",), (), float)
+        attributes = {**sky_attributes(header), **_attributes(header)}
+        if truth is not None:
+            n = len(truth.components)
+            dims = ("comp", "stokes", "cells")
+            arrays["truth"] = PixelArray(dims, (n, ns), float)
+            attributes["truth"] = {
+                "components": truth.components,
+                "units": truth.units,
+                "parameters": dict(truth.parameters),
+            }
+        self._arrays = arrays
+        self._writer = GroupWriter(
+            path,
+            "observation",
+            header.grid,
+            arrays,
+            attributes,
+            comm=self._comm,
+            overwrite=overwrite,
+        )
+
+    def __enter__(self) -> "ObservationWriter":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Complete the store, unless something failed."""
+        if error is None:
+            self.finish()
+
+    def write(
+        self, chunk: int, part: Observation, truth: np.ndarray | None = None
+    ) -> None:
+        """Write the pixels of one chunk.
+
+        Args:
+            chunk: Its number.
+            part: Observation of exactly its pixels.
+            truth: True amplitudes `(comp, stokes, pix)`, if the store has them.
+        """
+        values = {
+            "maps": part.d,
+            "cell_ids": part.cell_ids,
+            "inverse_noise": part.noise.shape,
+            "weight": part.noise.weight,
+            "truth": truth,
+        }
+        for name in self._arrays:
+            if values[name] is None:
+                raise ValueError(
+                    f"`ObservationWriter.write`: the store has an array {name!r} but "
+                    f"chunk {chunk} does not."
+                )
+            self._writer.write(name, chunk, values[name])
+
+    def finish(self) -> None:
+        """Write what has no pixels and the mark of completeness.
+
+        Communication: barriers.
+        """
+        header = self._header
+        nu = np.asarray(header.instrument.nu, float)
+        small = {"freq": (("freq",), nu, "GHz")}
+        if not header.noise.kind.endswith("pixel"):
+            dims = NOISE_DIMS[header.noise.kind]
+            small["inverse_noise"] = (dims, header.noise.shape, PER_UNIT)
+        self._writer.finish(small=small)
+
+
+def save_observation(
+    observation: Observation,
+    path: str | Path,
+    *,
+    comm: Comm | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write an observation that is in memory; every rank writes its own chunks.
+
+    Args:
+        observation: Pixels of this rank; `start` at a chunk boundary.
+        path: Directory of the store.
+        comm: The ranks.
+        overwrite: Replace an observation. Anything else is never replaced.
+
+    Raises:
+        ValueError: if the pixels of the ranks are not whole chunks of one data set.
+        FileExistsError: if the path exists and may not be replaced.
+
+    Communication: collective.
+    """
+    comm = comm or serial()
+    grid, start = observation.grid, observation.start
+    stop = start + observation.npix
+    chunks = range(-(-start // grid.chunk), -(-stop // grid.chunk))
+    owned = sum(comm.allgather(observation.npix))
+    cut = observation.npix and (
+        start % grid.chunk or (stop % grid.chunk and stop != grid.npix)
+    )
+    if any(comm.allgather(bool(cut))) or owned != grid.npix:
+        raise ValueError(
+            f"`save_observation`: the ranks hold {owned} of {grid.npix} pixels, this "
+            f"one [{start}, {stop}): expected whole chunks of {grid.chunk}, as "
+            "`grid.rank_pixels(rank, size)` gives them."
+        )
+    observation = observation.replace(noise=_one_noise(observation, comm))
+    with ObservationWriter(path, observation, comm=comm, overwrite=overwrite) as writer:
+        for chunk in chunks:
+            first, last = grid.chunk_range(chunk)
+            pixels = slice(first - start, last - start)
+            writer.write(
+                chunk,
+                observation.replace(
+                    d=observation.d[..., pixels],
+                    noise=observation.noise.select(pixels),
+                    cell_ids=observation.cell_ids[pixels],
+                ),
+            )
+
+
+def _attributes(header: Observation) -> dict[str, Any]:
+    """Return the attributes of an observation alone."""
+    return {
+        "bands": list(header.instrument.bands),
+        "instrument": header.instrument.to_dict(),
+        "resolution": header.resolution,
+    }
+
+
+def _one_noise(observation: Observation, comm: Comm) -> Noise:
+    """Return this rank's noise in a form that all ranks share.
+
+    Ranks that read their own arrays may have found different shapes or kinds: then
+    every pixel gets its own.
+    """
+    own = observation.noise
+    gathered = comm.allgather((own.select(slice(0, 0)), observation.npix))
+    seen = [noise for noise, npix in gathered if npix]
+    if all(_same(noise, seen[0]) for noise in seen):
+        return own if observation.npix else seen[0]
+    shape = own.shape
+    if not own.kind.endswith("pixel"):
+        shape = np.repeat(shape[..., None], observation.npix, axis=-1)
+    if own.weight is not None:
+        shape = shape * own.weight
+    return Noise(shape, "dense_pixel" if own.kind.startswith("dense") else "pixel")
+
+
+def _same(one: Noise, other: Noise) -> bool:
+    """Return whether two ranks describe their noise by the same arrays."""
+    alike = one.kind == other.kind and (one.weight is None) == (other.weight is None)
+    return alike and np.array_equal(one.shape, other.shape)

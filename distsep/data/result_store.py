@@ -1,0 +1,237 @@
+"""Results in stores: maps chunk by chunk by every rank, the small numbers at the end.
+
+The arrays of a kind of parameter have its name: "Dust.beta_d", "Dust.beta_d.sigma",
+"Dust.beta_d.start", and "Dust.beta_d.patch" over the pixels where it has patches.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distsep.data.blocks import Grid
+from distsep.data.plain import plain
+from distsep.data.result import Result
+from distsep.data.store_header import cell_ids_array, sky_attributes
+from distsep.data.zarr_group import GroupReader, GroupWriter, PixelArray
+from distsep.parallel import Comm, serial
+
+_MATRICES = ("covariance", "hessian_inverse", "fisher_inverse")
+_NUMBERS = ("chi2_total", "neg_log_like", "distance")
+_WORDS = ("dof", "converged", "steps", "message", "units")
+_TUPLES = ("names", "component_names", "bands")
+_RUN = ("seconds", "ranks", "devices")
+_ENDINGS = {"parameters": "", "sigma": ".sigma", "start": ".start"}
+_SKY = ("stokes", "coordsys", "polcconv", "provenance")
+
+
+class ResultWriter(GroupWriter):
+    """Writes a result; see `GroupWriter`. `complete` ends it.
+
+    Args:
+        path: Directory of the store.
+        grid: The block grid of the observation.
+        arrays: What `result_arrays` returns, or (axes, leading lengths, type, unit)
+            by name.
+        attributes: Attributes known at the start.
+        comm: The ranks.
+        overwrite: Replace a result. Anything else is never replaced.
+
+    Communication: collective.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        grid: Grid,
+        arrays: Mapping[str, Any],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        comm: Comm | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        known = {
+            name: spec if isinstance(spec, PixelArray) else PixelArray(*spec)
+            for name, spec in arrays.items()
+        }
+        super().__init__(
+            path, "result", grid, known, attributes, comm=comm, overwrite=overwrite
+        )
+
+    def complete(self, result: Result) -> None:
+        """Write everything of a result that has no pixels, and the mark.
+
+        Communication: barriers.
+        """
+        self.finish(*summary(result))
+
+
+def result_arrays(
+    components: Sequence[str],
+    stokes: str,
+    nside: int,
+    *,
+    units: Mapping[str, str],
+    patches: Mapping[str, int] | None = None,
+    covariance: bool = False,
+) -> dict[str, PixelArray]:
+    """Return the arrays with pixels that a result has.
+
+    Args:
+        components: Names of the components.
+        stokes: Stokes parameters.
+        nside: Resolution.
+        units: Unit of the amplitudes of each component.
+        patches: Kinds of parameters with patches, and the length of the first axis of
+            their patch maps (1, or one per Stokes parameter).
+        covariance: Whether amplitude covariances are kept.
+    """
+    nc, ns = len(components), len(stokes)
+    every = set(units.values())
+    said = {"components": list(components), "unit_of": dict(units)}
+    arrays = {
+        "cell_ids": cell_ids_array(nside),
+        "amplitudes": PixelArray(
+            ("comp", "stokes", "cells"),
+            (nc, ns),
+            float,
+            every.pop() if len(every) == 1 else "",
+            said,
+        ),
+        "chi2": PixelArray(("stokes", "cells"), (ns,), float),
+    }
+    if covariance:
+        dims = ("stokes", "comp", "comp_2", "cells")
+        arrays["amplitude_covariance"] = PixelArray(dims, (ns, nc, nc), float)
+    for kind, groups in (patches or {}).items():
+        dims = ("stokes" if groups == ns > 1 else "patch_group", "cells")
+        arrays[f"{kind}.patch"] = PixelArray(dims, (groups,), np.int32)
+    return arrays
+
+
+def summary(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the attributes and the small arrays of a result."""
+    attributes = {
+        **sky_attributes(result),
+        **{key: plain(getattr(result, key)) for key in (*_NUMBERS, *_WORDS, *_TUPLES)},
+        "global_terms": plain(result.global_terms),
+        "reduced": plain(result.reduced),
+        "kinds": list(result.parameters),
+        "patched": list(result.patches),
+        "run": {key: plain(getattr(result, key)) for key in _RUN},
+    }
+    small: dict[str, Any] = {}
+    for kind, found in result.parameters.items():
+        dims = (f"{kind}.patches",) if np.ndim(found) else ()
+        for name, ending in _ENDINGS.items():
+            small[f"{kind}{ending}"] = (dims, getattr(result, name)[kind], "")
+    for name in _MATRICES:
+        if getattr(result, name) is not None:
+            small[name] = (("param", "param_2"), getattr(result, name), "")
+    return attributes, small
+
+
+def save_result(
+    result: Result,
+    path: str | Path,
+    *,
+    comm: Comm | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a result that is in memory; every rank writes its own chunks.
+
+    Args:
+        result: Of this rank's pixels, which are whole chunks of its grid.
+        path: Directory of the store.
+        comm: The ranks.
+        overwrite: Replace a result. Anything else is never replaced.
+
+    Raises:
+        FileExistsError: if the path exists and may not be replaced.
+
+    Communication: collective.
+    """
+    comm = comm or serial()
+    grid, start = result.grid, result.first_pixel
+    maps = _pixel_maps(result)
+    npix = maps["cell_ids"].shape[-1]
+    if sum(comm.allgather(npix)) != grid.npix:
+        raise ValueError(
+            f"`save_result`: the ranks do not hold the {grid.npix} pixels of the sky."
+        )
+    arrays = result_arrays(
+        result.component_names,
+        result.stokes,
+        result.nside,
+        units=result.units,
+        patches={k: maps[f"{k}.patch"].shape[0] for k in result.patches},
+        covariance=result.amplitude_covariance is not None,
+    )
+    with ResultWriter(path, grid, arrays, comm=comm, overwrite=overwrite) as writer:
+        for chunk in range(-(-start // grid.chunk), -(-(start + npix) // grid.chunk)):
+            first, last = grid.chunk_range(chunk)
+            for name in arrays:
+                writer.write(name, chunk, maps[name][..., first - start : last - start])
+        writer.complete(result)
+
+
+def load_result(path: str | Path) -> Result:
+    """Read a whole result: amplitudes in the order of `cell_ids`, ascending NEST.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is no complete result.
+        OSError: if a chunk is missing or truncated; the file is named.
+
+    Communication: none.
+    """
+    reader = GroupReader(path)
+    if reader.kind != "result":
+        raise ValueError(f"{path} holds an {reader.kind}, not a result.")
+    head, kinds = reader.attributes, reader.attributes["kinds"]
+    values = {
+        name: {kind: reader.read(f"{kind}{ending}") for kind in kinds}
+        for name, ending in _ENDINGS.items()
+    }
+    covariance = None
+    if "amplitude_covariance" in reader.names:
+        covariance = np.moveaxis(reader.read("amplitude_covariance"), -1, 1)
+    return Result(
+        **values,
+        **{name: _optional(reader, name) for name in _MATRICES},
+        **{name: _number(head[name]) for name in _NUMBERS},
+        **{name: head[name] for name in _WORDS},
+        **{name: tuple(head[name]) for name in (*_TUPLES, "warnings")},
+        **{name: head["run"][name] for name in _RUN},
+        global_terms={k: tuple(v) for k, v in head["global_terms"].items()},
+        reduced=head["reduced"] and tuple(head["reduced"]),
+        amplitudes=_optional(reader, "amplitudes"),
+        amplitude_covariance=covariance,
+        chi2=_optional(reader, "chi2"),
+        grid=reader.grid,
+        cell_ids=reader.read("cell_ids"),
+        patches={kind: reader.read(f"{kind}.patch") for kind in head["patched"]},
+        nside=2 ** head["dggs"]["refinement_level"],
+        **{name: head[name] for name in _SKY},
+    )
+
+
+def _pixel_maps(result: Result) -> dict[str, np.ndarray]:
+    """Return the maps of a result in the order of its cells, pixels last."""
+    maps = {"amplitudes": result.amplitudes, "chi2": result.chi2}
+    if result.amplitude_covariance is not None:
+        maps["amplitude_covariance"] = np.moveaxis(result.amplitude_covariance, 1, -1)
+    if result.caller_index is not None:
+        maps = {name: m[..., result.caller_index] for name, m in maps.items()}
+    npix = len(result.cell_ids)
+    for kind, ids in result.patches.items():
+        maps[f"{kind}.patch"] = np.broadcast_to(ids, (len(ids), npix))
+    return {**maps, "cell_ids": result.cell_ids}
+
+
+def _optional(reader: GroupReader, name: str) -> Any:
+    return reader.read(name) if name in reader.names else None
+
+
+def _number(value: Any) -> float:
+    return np.nan if value is None else float(value)

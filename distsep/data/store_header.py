@@ -1,0 +1,65 @@
+"""What stores say of their pixels, their sphere and their noise.
+
+The attribute `dggs` is that of the zarr DGGS convention; older readers find the same
+on the array of pixel numbers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distsep.data.plain import plain
+from distsep.data.zarr_group import PixelArray
+
+NOISE_DIMS = {
+    "uniform": ("freq", "stokes"),
+    "pixel": ("freq", "stokes", "cells"),
+    "dense": ("stokes", "freq", "freq_2"),
+    "dense_pixel": ("stokes", "freq", "freq_2", "cells"),
+}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a simulated sky was made of; it goes with its observation.
+
+    Attributes:
+        components: Names of the components.
+        units: Unit of each one's amplitudes.
+        parameters: True values; None where a parameter varies over the sky.
+    """
+
+    components: tuple[str, ...]
+    units: tuple[str, ...]
+    parameters: Mapping[str, float | None]
+
+
+def cell_ids_array(nside: int) -> PixelArray:
+    """Return what the array of pixel numbers is; xdggs reads its attributes."""
+    said = {
+        "grid_name": "healpix",
+        "level": int(nside).bit_length() - 1,
+        "indexing_scheme": "nested",
+    }
+    return PixelArray(("cells",), (), np.uint64, attributes=said)
+
+
+def sky_attributes(header: Any) -> dict[str, Any]:
+    """Return the attributes that observations and results share."""
+    return {
+        "dggs": {
+            "name": "healpix",
+            "refinement_level": int(header.nside).bit_length() - 1,
+            "indexing_scheme": "nested",
+            "spatial_dimension": "cells",
+            "coordinate": "cell_ids",
+            "compression": "none",
+        },
+        "stokes": header.stokes,
+        "coordsys": header.coordsys,
+        "polcconv": header.polcconv,
+        "provenance": plain(header.provenance),
+        "warnings": list(header.warnings),
+    }

@@ -1,0 +1,89 @@
+"""An observation in a store: its header at once, its pixels when asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distsep.data.noise import Noise
+from distsep.data.observation import Observation
+from distsep.data.store_header import NOISE_DIMS, Truth
+from distsep.data.zarr_group import GroupReader
+from distsep.model.instrument import Instrument
+
+
+class StoredObservation:
+    """An observation on disk: its header is read, its pixels when asked for.
+
+    Attributes are those of `Observation`, without pixels; `path` and `truth` (None if
+    the sky is not simulated) besides.
+
+    Args:
+        path: Directory of the store.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is no complete observation.
+
+    Communication: none.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._reader = GroupReader(path)
+        if self._reader.kind != "observation":
+            raise ValueError(f"{path} holds a {self._reader.kind}, not an observation.")
+        head = self._reader.attributes
+        self.path, self.grid = self._reader.path, self._reader.grid
+        self.instrument = Instrument.from_dict(head["instrument"])
+        self.bands = self.instrument.bands
+        self.stokes: str = head["stokes"]
+        self.nside: int = 2 ** head["dggs"]["refinement_level"]
+        self.coordsys: str = head["coordsys"]
+        self.polcconv: str = head["polcconv"]
+        self.resolution: float | None = head["resolution"]
+        self.provenance: dict[str, Any] = head["provenance"]
+        self.warnings: tuple[str, ...] = tuple(head["warnings"])
+        dims = self._reader.dims("inverse_noise")
+        kinds = {dims: kind for kind, dims in NOISE_DIMS.items()}
+        self.noise_kind: str = kinds[dims]
+        self.dtype = self._reader.dtype("maps")
+        truth = head.get("truth")
+        self.truth = truth and Truth(
+            tuple(truth["components"]), tuple(truth["units"]), truth["parameters"]
+        )
+
+    @property
+    def npix(self) -> int:
+        """Observed pixels of the whole data set."""
+        return self.grid.npix
+
+    def read(self, first: int = 0, last: int | None = None) -> Observation:
+        """Read the chunks [first, last); by default all of them.
+
+        Raises:
+            OSError: if a chunk is missing or truncated; the file is named.
+        """
+        last = self.grid.nchunks if last is None else last
+        reader = self._reader
+        weighted = "weight" in reader.names
+        weight = reader.read("weight", first, last) if weighted else None
+        return Observation.from_canonical(
+            d=reader.read("maps", first, last),
+            noise=Noise(
+                reader.read("inverse_noise", first, last), self.noise_kind, weight
+            ),
+            cell_ids=reader.read("cell_ids", first, last),
+            grid=self.grid,
+            start=min(first * self.grid.chunk, self.grid.npix),
+            instrument=self.instrument,
+            stokes=self.stokes,
+            nside=self.nside,
+            coordsys=self.coordsys,
+            polcconv=self.polcconv,
+            resolution=self.resolution,
+            provenance=self.provenance,
+            warnings=self.warnings,
+        )
+
+    def read_truth(self, first: int = 0, last: int | None = None) -> np.ndarray:
+        """Read the true amplitudes `(comp, stokes, pix)` of chunks [first, last)."""
+        return self._reader.read("truth", first, last)

@@ -1,0 +1,298 @@
+"""A zarr group with pixels: written by many ranks, complete only when it says so.
+
+Chunks are cut along the pixels alone and are not compressed: the size of every chunk
+file is known, and a missing or truncated one is found before it is read (zarr itself
+gives fill values for a missing chunk). What the arrays mean is not known here.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import zarr
+
+from distsep.data.blocks import Grid
+from distsep.data.plain import plain
+from distsep.parallel import Comm, serial
+
+FORMAT = 1
+# A chunk that happens to hold only fill values is a file like any other.
+_EVERY_CHUNK = {"array.write_empty_chunks": True}
+CELLS = "cells"
+
+
+@dataclass(frozen=True)
+class PixelArray:
+    """An array to be written chunk by chunk; its last axis is the pixels.
+
+    Attributes:
+        dims: Names of the axes; the last is "cells".
+        leading: Lengths of the axes before the pixels.
+        dtype: Type of the numbers.
+        unit: Unit, or "".
+        attributes: What else is said of it.
+    """
+
+    dims: tuple[str, ...]
+    leading: tuple[int, ...]
+    dtype: Any
+    unit: str = ""
+    attributes: Mapping[str, Any] | None = None
+
+
+class GroupWriter:
+    """Writes one store from all ranks, each its own chunks.
+
+    Args:
+        path: Directory of the store.
+        kind: "observation" or "result".
+        grid: The block grid; one chunk of every array per chunk of the grid.
+        arrays: The arrays with pixels, by name.
+        attributes: Attributes of the group that are known at the start.
+        comm: The ranks; None: this process alone.
+        overwrite: Replace a store of the same kind. Anything else is never replaced.
+
+    Raises:
+        FileExistsError: if the path exists and may not be replaced. On all ranks.
+
+    Communication: collective (one broadcast). `write` is local, `finish` collective.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        kind: str,
+        grid: Grid,
+        arrays: Mapping[str, PixelArray],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        comm: Comm | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path, self.grid = Path(path), grid
+        self._comm = comm or serial()
+        refusal = None
+        if self._comm.rank == 0:
+            refusal = _refusal(self.path, kind, overwrite)
+            if refusal is None:
+                shutil.rmtree(self.path, ignore_errors=True)
+                self._create(kind, arrays, attributes or {})
+        refusal = self._comm.bcast(refusal)
+        if refusal is not None:
+            raise FileExistsError(refusal)
+        with zarr.config.set(_EVERY_CHUNK):
+            self._group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+            self._arrays = {name: self._group[name] for name in arrays}
+
+    def __enter__(self) -> "GroupWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the store incomplete if something failed; `finish` completes it."""
+
+    def write(self, name: str, chunk: int, values: np.ndarray) -> None:
+        """Write the pixels of one chunk of one array.
+
+        Args:
+            name: One of the arrays given at the start.
+            chunk: Number of the chunk; no two ranks may write the same.
+            values: Its values, pixels last.
+        """
+        array = self._arrays[name]
+        start, stop = self.grid.chunk_range(chunk)
+        expected = (*array.shape[:-1], stop - start)
+        if np.shape(values) != expected:
+            raise ValueError(
+                f"`write({name!r}, chunk={chunk})` expected shape {expected}, got "
+                f"{np.shape(values)}."
+            )
+        array[..., start:stop] = np.asarray(values, dtype=array.dtype)
+
+    def finish(
+        self,
+        attributes: Mapping[str, Any] | None = None,
+        small: Mapping[str, tuple[Sequence[str], np.ndarray, str]] | None = None,
+    ) -> None:
+        """Write what has no pixels, and at the very end the mark of completeness.
+
+        Args:
+            attributes: More attributes of the group.
+            small: By name, axes, values and unit of arrays without pixels.
+
+        Communication: barriers before and after rank 0 writes.
+        """
+        self._comm.barrier()
+        if self._comm.rank == 0:
+            with zarr.config.set(_EVERY_CHUNK):
+                for name, (dims, values, unit) in (small or {}).items():
+                    self._write_small(name, dims, np.asarray(values), unit)
+            self._group.attrs.update(plain(attributes or {}))
+            self._group.attrs.update({"complete": True})
+        self._comm.barrier()
+
+    def _write_small(self, name, dims, values, unit) -> None:
+        """Write an array without pixels, as one chunk."""
+        self._group.create_array(
+            name,
+            data=values,
+            chunks=tuple(max(n, 1) for n in values.shape) or "auto",
+            compressors=None,
+            dimension_names=list(dims),
+            attributes={"units": unit} if unit else {},
+        )
+
+    def _create(self, kind, arrays, attributes) -> None:
+        """Write the metadata: the group and its arrays, without a single chunk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        marks = {"distsep": {"kind": kind, "format": FORMAT}, "complete": False}
+        cut = {k: getattr(self.grid, k) for k in ("npix", "block", "chunk")}
+        group = zarr.create_group(
+            self.path, attributes={**marks, "grid": cut, **plain(attributes)}
+        )
+        for name, spec in arrays.items():
+            assert spec.dims[-1] == CELLS
+            dtype = np.dtype(spec.dtype)
+            group.create_array(
+                name,
+                shape=(*spec.leading, self.grid.npix),
+                chunks=(*(max(n, 1) for n in spec.leading), self.grid.chunk),
+                dtype=dtype,
+                compressors=None,
+                fill_value=np.nan if dtype.kind == "f" else 0,
+                dimension_names=list(spec.dims),
+                attributes={
+                    **({"units": spec.unit} if spec.unit else {}),
+                    **plain(spec.attributes or {}),
+                },
+            )
+
+
+class GroupReader:
+    """Reads a complete store, a run of chunks at a time.
+
+    Args:
+        path: Directory of the store.
+
+    Raises:
+        FileNotFoundError: if there is no distsep store.
+        ValueError: if it was not finished, or is of a later format.
+
+    Communication: none.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        header = _header(self.path)
+        if header is None:
+            raise FileNotFoundError(f"{self.path} is not a distsep store.")
+        self.kind = header["distsep"]["kind"]
+        if header["distsep"]["format"] > FORMAT:
+            raise ValueError(
+                f"{self.path} was written by a later version of distsep (format "
+                f"{header['distsep']['format']}, expected {FORMAT}): update distsep."
+            )
+        if not header.get("complete"):
+            raise ValueError(
+                f"{self.path} was not finished: the run that wrote it was stopped or "
+                "is still writing. Run it again with `--overwrite`."
+            )
+        self.attributes: dict[str, Any] = header
+        self.grid = Grid(**header["grid"])
+        self._group = zarr.open_group(self.path, mode="r", use_consolidated=False)
+        self.names: tuple[str, ...] = tuple(sorted(self._group.array_keys()))
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Return the names of the axes of an array."""
+        return tuple(self._array(name).metadata.dimension_names or ())
+
+    def attributes_of(self, name: str) -> dict[str, Any]:
+        """Return the attributes of one array."""
+        return dict(self._array(name).attrs)
+
+    def dtype(self, name: str) -> np.dtype:
+        """Return the type of the numbers of an array."""
+        return self._array(name).dtype
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an array, all its pixels counted."""
+        return self._array(name).shape
+
+    def read(self, name: str, first: int = 0, last: int | None = None) -> np.ndarray:
+        """Read the chunks [first, last) of an array, or an array without pixels.
+
+        Raises:
+            OSError: if a chunk file is missing or truncated; it is named.
+        """
+        array = self._array(name)
+        leading = ["0"] * (array.ndim - 1)
+        if self.dims(name)[-1:] != (CELLS,):
+            if array.size:
+                place = [*leading, "0"] if array.ndim else []
+                _check_file(self.path.joinpath(name, "c", *place), array)
+            return np.asarray(array[...])
+        last = self.grid.nchunks if last is None else last
+        for chunk in range(first, last):
+            file = self.path.joinpath(name, "c", *leading, str(chunk))
+            _check_file(file, array)
+        start = min(first * self.grid.chunk, self.grid.npix)
+        stop = min(last * self.grid.chunk, self.grid.npix)
+        return np.asarray(array[..., start:stop])
+
+    def _array(self, name: str) -> Any:
+        if name not in self.names:
+            raise ValueError(
+                f"{self.path} has no array {name!r}, only {', '.join(self.names)}."
+            )
+        return self._group[name]
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    """Return the attributes of a group that distsep wrote, or None."""
+    try:
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return attributes if "distsep" in attributes else None
+
+
+def _refusal(path: Path, kind: str, overwrite: bool) -> str | None:
+    """Say why a store may not be written here, or None."""
+    if not path.exists():
+        return None
+    header = _header(path)
+    if header is None:
+        if path.is_dir() and not any(path.iterdir()):
+            return None
+        return f"{path} exists and is not a distsep store: it will not be replaced."
+    found = header["distsep"]["kind"]
+    if found != kind:
+        return f"{path} is an {found}, which a {kind} will not replace: choose a name."
+    if not overwrite:
+        return f"{path} exists: choose another name or `--overwrite` (overwrite=True)."
+    return None
+
+
+def _check_file(file: Path, array: Any) -> None:
+    """Raise an error that names a chunk file which is missing or truncated."""
+    expected = int(np.prod(array.chunks, dtype=np.int64)) * array.dtype.itemsize
+    try:
+        size = file.stat().st_size
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"the chunk {file} is missing: the store is damaged, write it again."
+        ) from None
+    if size != expected:
+        raise OSError(
+            f"the chunk {file} is truncated: expected {expected} bytes, found {size}. "
+            "The store is damaged, write it again."
+        )
