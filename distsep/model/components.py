@@ -7,15 +7,13 @@ The predefined laws are in `laws.py`, spectral lines in `lines.py`.
 
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import sympy
 from jax import Array
 
 from distsep.model import units
-from distsep.model.formula import NU, Formula, Table, parse, symbol
+from distsep.model.formula import Formula, compile_formula, parse
 from distsep.model.mistakes import is_number, number_mistakes, start_mistakes
 from distsep.model.quadrature import Quadrature
 from distsep.model.tables import TableData
@@ -116,7 +114,7 @@ class Component:
             self.parameters = tuple(n for n in names if n not in values)
             self.fixed = {n: values[n] for n in names if n in values}
             self.defaults = {n: float(defaults.get(n, 1)) for n in self.parameters}
-            self.bounds = {n: _pair(bounds.get(n)) for n in self.parameters}
+            self.bounds = {n: pair(bounds.get(n)) for n in self.parameters}
             mistakes = start_mistakes(self.defaults, self.bounds)
         if mistakes:
             raise ValueError(f"`Component(name={name!r})`: {'; '.join(mistakes)}.")
@@ -182,7 +180,8 @@ class Component:
         values = {**self.fixed, **parameters}
         arguments = [values[n] for n in self.formula.names]
         constants = [value for _, value in self.formula.constants]
-        compiled = _compile(self.formula, self.parameters, self.table)
+        table = None if self.table is None else self.table.curve
+        compiled = compile_formula(self.formula, self.parameters, table)
         outputs = compiled.function(nu, *arguments, *constants)
         shape = jnp.broadcast_shapes(
             jnp.shape(nu), *(jnp.shape(parameters[n]) for n in self.parameters)
@@ -217,20 +216,16 @@ class Component:
         if self.table is None:
             return []
         values = {**self.fixed, **self.defaults}
-        numbers = {symbol(n): v for n, v in values.items()}
-        numbers |= dict(self.formula.constants)
         lowest, highest = self.table.nu[0], self.table.nu[-1]
         mistakes = []
-        for atom in sorted(self.formula.expression.atoms(Table), key=str):
-            argument = atom.args[1].subs(numbers)
-            for band, edges in enumerate(quadrature.edges()):
-                reach = [float(argument.subs(NU, nu)) for nu in edges]
-                if min(reach) < lowest or max(reach) > highest:
-                    mistakes.append(
-                        f"the tabulated law of `{self.name}` covers {lowest:g} .. "
-                        f"{highest:g} GHz, and band {band} at {edges[0]:g} .. "
-                        f"{edges[1]:g} GHz asks for {min(reach):g} .. {max(reach):g}"
-                    )
+        for edges in quadrature.edges():
+            reach = [x for nu in edges for x in self.formula.table_reach(values, nu)]
+            if reach and (min(reach) < lowest or max(reach) > highest):
+                mistakes.append(
+                    f"the table of `{self.name}` covers {lowest:g} .. {highest:g} GHz; "
+                    f"the band at {edges[0]:g} .. {edges[1]:g} GHz asks for "
+                    f"{min(reach):g} .. {max(reach):g}"
+                )
         return mistakes
 
     def _sed(self, nu: Any, unit: str, parameters: Mapping[str, Any]) -> Law:
@@ -281,37 +276,6 @@ class Component:
         return {pair: both.get(pair, zero) for pair in pairs}
 
 
-class _Compiled(NamedTuple):
-    function: Callable[..., list[Any]]
-    first: tuple[str, ...]
-    second: tuple[tuple[str, str], ...]
-
-
-@lru_cache(maxsize=512)
-def _compile(
-    formula: Formula, free: tuple[str, ...], table: TableData | None
-) -> _Compiled:
-    """One jax function for a formula and its derivatives, subexpressions shared."""
-    expression = formula.expression
-    first = {n: expression.diff(symbol(n)) for n in free}
-    first = {n: e for n, e in first.items() if e != 0}
-    second = {
-        (a, b): e.diff(symbol(b))
-        for a, e in first.items()
-        for b in free[free.index(a) :]
-    }
-    second = {pair: e for pair, e in second.items() if e != 0}
-    arguments = [*map(symbol, formula.names), *(s for s, _ in formula.constants)]
-    functions = {} if table is None else {"Table": table.curve}
-    function = sympy.lambdify(
-        [NU, *arguments],
-        [expression, *first.values(), *second.values()],
-        modules=[functions, "jax"],
-        cse=True,
-    )
-    return _Compiled(function, tuple(first), tuple(second))
-
-
 def _name_mistakes(
     formula: Formula, given: Mapping[str, Any], nu0: float | None
 ) -> list[str]:
@@ -324,7 +288,8 @@ def _name_mistakes(
     ]
 
 
-def _pair(bounds: Any) -> Bounds:
+def pair(bounds: Any) -> Bounds:
+    """Bounds as two numbers; None is unbounded."""
     if bounds is None:
         return UNBOUNDED
     lower, upper = bounds

@@ -1,4 +1,4 @@
-"""Text of an emission law -> sympy expression, by a whitelist. Nothing is evaluated.
+"""Text of an emission law -> sympy -> jax, by a whitelist. No text is evaluated.
 
 A formula may hold numbers, names, `+ - * / **`, parentheses and the functions of
 `FUNCTIONS`. Every name is a parameter, except `nu` [GHz] and the documented constants
@@ -11,19 +11,20 @@ algebra then cannot be made to compute huge powers, and no digit is lost in prin
 
 import ast
 import math
-import warnings
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import sympy
 from sympy.codegen.cfunctions import expm1, log1p
 
+from distsep.model.syntax import FormulaError, short, syntax_tree
 from distsep.model.units import H_OVER_K, T_CMB
 
-MAX_LENGTH = 2000
 MAX_NODES = 400
-MAX_DEPTH = 40
+MAX_DEPTH = 80
 MAX_EXPONENT = 20
 MAX_NESTED_POWERS = 3
 _SMALL = 1000  # numerators and denominators that stay exact
@@ -37,12 +38,10 @@ class Table(sympy.Function):
 
     nargs = 2
 
-    def fdiff(self, argindex: int = 2) -> sympy.Expr:
-        """Derivative with respect to x; the order is an integer, not a variable."""
-        if argindex != 2:
-            raise sympy.ArgumentIndexError(self, argindex)
+    def fdiff(self, argindex: int = 2) -> Any:  # noqa: ARG002
+        """Derivative with respect to x, the second argument; the first is a number."""
         order, x = self.args
-        return Table(order + 1, x)
+        return Table(sympy.Integer(int(str(order)) + 1), x)
 
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[[float], float]]] = {
@@ -59,6 +58,12 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[[float], float]]] = {
     "cosh": (sympy.cosh, math.cosh),
     "tanh": (sympy.tanh, math.tanh),
     "abs": (sympy.Abs, abs),
+}
+_ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
 }
 CONSTANTS: dict[str, float] = {"h_over_k": H_OVER_K, "T_CMB": T_CMB}
 NU = sympy.Symbol("nu", real=True)
@@ -82,9 +87,65 @@ class Formula(NamedTuple):
     names: tuple[str, ...]
     constants: tuple[tuple[sympy.Symbol, float], ...]
 
+    def taylor(self, powers: Mapping[str, int]) -> "Formula":
+        """A term of the Taylor series: the mixed derivative over its factorials."""
+        expression = self.expression
+        for name, power in powers.items():
+            derivative = expression.diff(symbol(name), power)
+            expression = derivative / sympy.factorial(power)
+        return self._replace(expression=expression)
 
-class FormulaError(ValueError):
-    """A formula that is refused, and why."""
+    def table_reach(self, values: Mapping[str, float], nu: float) -> list[float]:
+        """Frequencies at which the tabulated function is asked for at `nu` [GHz]."""
+        numbers = [(symbol(n), v) for n, v in values.items()]
+        numbers += [*self.constants, (NU, nu)]
+        arguments = [atom.args[1] for atom in self.expression.atoms(Table)]
+        return sorted(float(sympy.sympify(x.subs(numbers))) for x in arguments)
+
+
+class Compiled(NamedTuple):
+    """A formula and its derivatives as one function of jax arrays.
+
+    Attributes:
+        function: (nu, *names, *constants) -> value, then `first`, then `second`.
+        first: Parameters whose derivative does not vanish.
+        second: Pairs of parameters, each once, likewise.
+    """
+
+    function: Callable[..., list[Any]]
+    first: tuple[str, ...]
+    second: tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=512)
+def compile_formula(
+    formula: Formula,
+    free: tuple[str, ...],
+    table: Callable[[int, Any], Any] | None = None,
+) -> Compiled:
+    """Differentiate a formula, and compile everything with shared subexpressions.
+
+    Args:
+        formula: The formula.
+        free: Parameters with respect to which it is differentiated, twice.
+        table: (order, x) -> derivative of the tabulated function.
+    """
+    expression = formula.expression
+    first = {n: expression.diff(symbol(n)) for n in free}
+    first = {n: e for n, e in first.items() if e != 0}
+    second = {
+        (a, b): e.diff(symbol(b))
+        for a, e in first.items()
+        for b in free[free.index(a) :]
+    }
+    second = {pair: e for pair, e in second.items() if e != 0}
+    function = sympy.lambdify(
+        [NU, *map(symbol, formula.names), *(s for s, _ in formula.constants)],
+        [expression, *first.values(), *second.values()],
+        modules=[{"Table": table}, "jax"],
+        cse=True,
+    )
+    return Compiled(function, tuple(first), tuple(second))
 
 
 def parse(text: str, *, table: bool = False) -> Formula:
@@ -100,47 +161,13 @@ def parse(text: str, *, table: bool = False) -> Formula:
     Raises:
         FormulaError: for anything that is not on the whitelist, with the reason.
     """
-    tree = _read(text)
+    tree = syntax_tree(text)
     translator = _Translator(text, table)
     expression = translator.expression(translator.translate(tree, 0, 0))
     # A constant symbol that cancelled is not an argument of the law.
     used = expression.free_symbols
     constants = tuple((s, v) for v, s in translator.constants.items() if s in used)
     return Formula(expression, tuple(translator.names), constants)
-
-
-def _read(text: str) -> ast.expr:
-    """Text to syntax tree, with every way that Python's parser can fail."""
-    if not isinstance(text, str):
-        raise TypeError(f"A formula is a string; got {type(text).__name__}.")
-    if len(text) > MAX_LENGTH:
-        raise FormulaError(
-            f"The formula has {len(text)} characters; at most {MAX_LENGTH} are read."
-        )
-    if not text.isascii():
-        raise FormulaError(f"The formula {_short(text)} has non-ASCII characters.")
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
-    if deepest > MAX_DEPTH:
-        raise FormulaError(
-            f"The formula {_short(text)} nests {deepest} parentheses; at most "
-            f"{MAX_DEPTH} are read."
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python's tokeniser
-            return ast.parse(" ".join(text.split()), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = getattr(error, "msg", None) or type(error).__name__
-        raise FormulaError(
-            f"The formula {_short(text)} cannot be read: {reason}."
-        ) from None
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 class _Translator:
@@ -154,14 +181,14 @@ class _Translator:
         self.nodes = 0
 
     def refuse(self, reason: str) -> FormulaError:
-        return FormulaError(f"The formula {_short(self.text)} is refused: {reason}.")
+        return FormulaError(f"The formula {short(self.text)} is refused: {reason}.")
 
     def translate(self, node: ast.expr, depth: int, powers: int) -> Any:
         """A number (folded in Python) or a sympy expression."""
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise self.refuse(f"it has more than {MAX_NODES} terms and operations")
-        if depth > MAX_DEPTH * 2:
+        if depth > MAX_DEPTH:
             raise self.refuse("it is nested too deeply")
         match node:
             case ast.Constant():
@@ -207,34 +234,21 @@ class _Translator:
             raise self.refuse(f"powers are nested more than {MAX_NESTED_POWERS} deep")
         left = self.translate(node.left, depth, inside)
         right = self.translate(node.right, depth, inside)
-        folded = not isinstance(left, sympy.Expr) and not isinstance(right, sympy.Expr)
-        match node.op:
-            case ast.Pow():
-                return self.power(left, right)
-            case ast.Add() if folded:
-                return _exact(left) + _exact(right)
-            case ast.Sub() if folded:
-                return _exact(left) - _exact(right)
-            case ast.Mult() if folded:
-                return _exact(left) * _exact(right)
-            case ast.Div() if folded:
-                if right == 0:
-                    raise self.refuse("it divides by zero")
-                return _exact(left) / _exact(right)
-            case ast.Sub() if right == 1 and isinstance(left, sympy.exp):
-                return expm1(left.args[0])  # exp(x) - 1 loses digits at small x
-            case ast.Add():
-                return self.expression(left) + self.expression(right)
-            case ast.Sub():
-                return self.expression(left) - self.expression(right)
-            case ast.Mult():
-                return self.expression(left) * self.expression(right)
-            case ast.Div():
-                divisor = self.expression(right)
-                if divisor.is_zero:
-                    raise self.refuse("it divides by zero")
-                return self.expression(left) / divisor
-        raise self.refuse(f"{type(node.op).__name__} is not one of + - * / **")
+        if isinstance(node.op, ast.Pow):
+            return self.power(left, right)
+        apply = _ARITHMETIC.get(type(node.op))
+        if apply is None:
+            raise self.refuse(f"{type(node.op).__name__} is not one of + - * / **")
+        minus_one = isinstance(node.op, ast.Sub) and right == 1
+        if minus_one and isinstance(left, sympy.exp):
+            return expm1(left.args[0])  # exp(x) - 1 loses digits at small x
+        if isinstance(left, sympy.Expr) or isinstance(right, sympy.Expr):
+            left, right = self.expression(left), self.expression(right)
+        else:
+            left, right = _exact(left), _exact(right)
+        if isinstance(node.op, ast.Div) and right == 0:
+            raise self.refuse("it divides by zero")
+        return apply(left, right)
 
     def power(self, base: Any, exponent: Any) -> Any:
         number = not isinstance(exponent, sympy.Expr) or exponent.is_Number

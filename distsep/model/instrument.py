@@ -89,7 +89,7 @@ class Instrument:
     def quadrature(self, unit: str = "K_CMB") -> Quadrature:
         """The bands as sums over samples, for maps in `unit`."""
         units.check_unit(unit, "unit")
-        return Quadrature.of(self.bandpass, self.nu, self.response, unit)
+        return Quadrature.of(self.bandpass, self.bands, self.nu, self.response, unit)
 
     def conversion(self, unit_from: str, unit_to: str) -> np.ndarray:
         """Factors between units of maps, through the bandpasses.
@@ -126,7 +126,7 @@ class Instrument:
             )
         depth = getattr(self, word)
         bad = self.bands if depth is None else self._where(~(depth > 0))
-        if bad:
+        if depth is None or bad:
             raise ValueError(
                 f"The noise of Stokes {stokes} needs `{word}` [uK_CMB arcmin] of every "
                 f"band; missing or not positive for {', '.join(bad)}. Give it, give a "
@@ -204,7 +204,7 @@ class Instrument:
         if frequency is None:
             raise TypeError(
                 "`instrument` should be an Instrument, the name of a preset, or have "
-                f"`frequency`, `depth_i`, `depth_p`, `fwhm`; got {type(source).__name__}."
+                f"`frequency` and depths, as fgbuster's; got {type(source).__name__}."
             )
         tables = [None if np.ndim(f) == 0 else tuple(f) for f in frequency]
         nominal = [

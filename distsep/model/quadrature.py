@@ -30,6 +30,7 @@ class Quadrature:
         nu: Sample frequencies [GHz], (freq, sample); short tables are padded.
         width: Transmission times trapezoid width, (freq, sample); 0 in the padding.
         tables: (nu, transmission) of each band, None where it is a single frequency.
+        bands: Names of the bands.
         nominal: Nominal frequency of each band [GHz], (freq,).
         response: One of `RESPONSES` for each band.
         unit: Unit of the maps.
@@ -38,6 +39,7 @@ class Quadrature:
     nu: np.ndarray
     width: np.ndarray
     tables: tuple[tuple[np.ndarray, np.ndarray] | None, ...]
+    bands: tuple[str, ...]
     nominal: np.ndarray
     response: tuple[str, ...]
     unit: str
@@ -46,6 +48,7 @@ class Quadrature:
     def of(
         cls,
         tables: tuple[tuple[np.ndarray, np.ndarray] | None, ...],
+        bands: tuple[str, ...],
         nominal: np.ndarray,
         response: tuple[str, ...],
         unit: str,
@@ -58,7 +61,8 @@ class Quadrature:
         longest = max(len(nu) for nu, _ in points)
         nu = [np.pad(x, (0, longest - len(x)), mode="edge") for x, _ in points]
         width = [np.pad(w, (0, longest - len(w))) for _, w in points]
-        return cls(np.stack(nu), np.stack(width), tables, nominal, response, unit)
+        samples, widths = np.stack(nu), np.stack(width)
+        return cls(samples, widths, tables, bands, nominal, response, unit)
 
     def edges(self) -> list[tuple[float, float]]:
         """Lowest and highest frequency [GHz] where each band has 1% of its maximum."""
@@ -89,7 +93,7 @@ class Quadrature:
         return response * units.intensity(unit, nu, xp) / self._norm(nu, response, xp)
 
     def integral(self, unit: str) -> np.ndarray:
-        """One `unit` of emission, itself a map unit, in the unit of the maps (freq,)."""
+        """One `unit`, itself a unit of maps or `y_SZ`, in the unit of the maps."""
         response = self.width * self._per_transmission(self.nu, np)
         total = (response * self._map_intensity(self.nu, np, unit)).sum(axis=1)
         return total / self._norm(self.nu, response, np)[:, 0]

@@ -1,0 +1,56 @@
+"""Mistakes of the caller, put in words, so that one error can list them all."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one finite real number."""
+    if isinstance(value, bool | str | complex) or np.ndim(value) != 0:
+        return False
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
+
+
+def number_mistakes(values: Mapping[str, Any]) -> list[str]:
+    """Values that are not finite numbers; None is no value."""
+    return [
+        f"`{name}` should be a finite number; got {value!r}"
+        for name, value in values.items()
+        if value is not None and not is_number(value)
+    ]
+
+
+def unknown_names(
+    argument: str, names: Iterable[str], known: Iterable[str]
+) -> list[str]:
+    """One line for every name that is not known, with the nearest that is."""
+    known = list(known)
+    lines = []
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+            hint = "known: " + (", ".join(known) or "none")
+            hint = f"did you mean {near[0]!r}?" if near else hint
+            lines.append(f"`{argument}` names {name!r}, which does not exist; {hint}")
+    return lines
+
+
+def start_mistakes(
+    start: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]
+) -> list[str]:
+    """Bounds that do not increase, and starting values outside them."""
+    lines = []
+    for name, value in start.items():
+        lower, upper = bounds[name]
+        if not lower < upper:
+            lines.append(f"bounds of `{name}` should increase; got {lower}, {upper}")
+        elif not lower <= value <= upper:
+            lines.append(f"start {value} of `{name}` is outside {lower} .. {upper}")
+    return lines
