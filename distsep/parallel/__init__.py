@@ -3,7 +3,7 @@
 Nothing here knows what a pixel or a component is.
 """
 
-from distsep.parallel.comm import Comm, guard, launched_by_mpi, serial, world
+from distsep.parallel.comm import Comm, guard, launched_by_mpi, library, serial, world
 from distsep.parallel.mesh import (
     device_mesh,
     over_blocks,
@@ -18,6 +18,7 @@ __all__ = [
     "device_mesh",
     "guard",
     "launched_by_mpi",
+    "library",
     "over_blocks",
     "replicate",
     "serial",

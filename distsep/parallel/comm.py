@@ -226,6 +226,20 @@ def launched_by_mpi() -> bool:
     return (_launched_size() or 1) > 1
 
 
+def library() -> str:
+    """The MPI library in use, by name and version.
+
+    Raises:
+        ImportError: if mpi4py is not installed.
+
+    Communication: none.
+    """
+    from mpi4py import MPI
+
+    vendor, version = MPI.get_vendor()
+    return f"{vendor} {'.'.join(map(str, version))}"
+
+
 @contextlib.contextmanager
 def guard(comm: Comm) -> Iterator[None]:
     """End all ranks when one of them fails, with one message.
