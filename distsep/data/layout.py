@@ -4,9 +4,10 @@ A *sample* is one (pixel, Stokes parameter), or one pixel where Stokes parameter
 fitted jointly. A *pool* is the set of samples that share every parameter of the mixing
 matrix and the shape of their noise: one matrix A each. Inside a block the samples
 are sorted by pool into *lanes*, and lanes into *tiles* of one size that hold one pool
-only, the rest of a tile being empty. Pure numpy; no sums are taken here.
+only, the rest of a tile being empty. Pure numpy; no sums over samples are taken here.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,181 +16,211 @@ TILES = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 TILE_COST = 12  # of a tile beside its lanes, in lanes
 
 
+class Keys:
+    """One number for each combination of patches and noise class.
+
+    Args:
+        radix: Number of patches of each kind, and of noise classes last.
+    """
+
+    def __init__(self, radix: Sequence[int]):
+        self._radix = [max(int(r), 1) for r in radix]
+        if np.prod(np.array(self._radix, float)) > 2.0**62:
+            raise ValueError(
+                "`separate(patches=...)`: too many combinations of patches: use fewer "
+                "or coarser ones."
+            )
+
+    def __call__(self, columns: Sequence[np.ndarray], used: np.ndarray) -> np.ndarray:
+        """Key of every sample, -1 where it is not used or any patch is -1."""
+        key, good = np.zeros(used.shape, np.int64), used
+        for column, radix in zip(columns, self._radix, strict=True):
+            key = key * radix + column
+            good = good & (column >= 0)
+        return np.where(good, key, -1)
+
+    def decode(self, keys: np.ndarray) -> np.ndarray:
+        """Columns of each key: `(key, kind + 1)`."""
+        out = np.empty((len(keys), len(self._radix)), np.int64)
+        for k in range(len(self._radix) - 1, -1, -1):
+            keys, out[:, k] = np.divmod(keys, self._radix[k])
+        return out
+
+
 @dataclass(frozen=True)
 class Pools:
     """The pools of a data set, numbered alike on every rank.
 
     Attributes:
+        keys: Their keys, ascending.
         patch: `(pool, kind)` patch of each kind of parameter in each pool.
         noise_class: `(pool,)` row of the table of noise shapes.
-        sample: `(lane group, pix)` pool of every local sample, -1 = not used.
+        count: Samples in each pool, all ranks.
     """
 
+    keys: np.ndarray
     patch: np.ndarray
     noise_class: np.ndarray
-    sample: np.ndarray
+    count: np.ndarray
 
     @property
     def number(self) -> int:
         """Number of pools, all ranks."""
-        return len(self.noise_class)
+        return len(self.keys)
+
+    def of(self, key: np.ndarray) -> np.ndarray:
+        """Pool of each key; -1 stays -1."""
+        if self.number == 1:
+            return np.where(key < 0, -1, 0)
+        return np.where(key < 0, -1, np.searchsorted(self.keys, key))
 
 
-def make_pools(patches, noise_class, used, allgather) -> Pools:
-    """Number the distinct combinations of patches and noise class.
+def make_pools(keys: Keys, local: Sequence[np.ndarray], allgather: Callable) -> Pools:
+    """Number the keys that any rank has.
 
     Args:
-        patches: One integer array per kind, `(group, pix)` or broadcastable; -1 = the
-            sample is not used.
-        noise_class: `(group, pix)` integers.
-        used: `(group, pix)` True where the sample enters the fit.
+        keys: How keys are made.
+        local: Keys of the samples of this rank, part by part.
         allgather: `x -> [x of every rank]`.
 
-    Communication: one allgather of the distinct combinations of every rank, and one
-    of the largest numbers.
+    Communication: one allgather of the distinct keys of every rank.
     """
-    columns = [np.broadcast_to(p, used.shape) for p in patches] + [noise_class]
-    good = used.copy()
-    for c in columns:
-        good &= c >= 0
-    local = [int(c[good].max(initial=-1)) + 1 for c in columns]
-    radix = np.max([local, *allgather(local)], axis=0).astype(np.int64)
-    radix = np.maximum(radix, 1)
-    if np.prod(radix.astype(float)) > 2.0**62:
-        raise ValueError(
-            "too many combinations of patches: use fewer or coarser patches."
-        )
-    key = np.zeros(used.shape, np.int64)
-    for c, r in zip(columns, radix, strict=True):
-        key = key * r + np.where(good, c, 0)
-    keys = np.unique(np.concatenate(allgather(np.unique(key[good]))))
-    sample = np.where(good, np.searchsorted(keys, key), -1)
-    decoded, rest = [], keys
-    for r in radix[::-1]:
-        decoded.append(rest % r)
-        rest = rest // r
-    decoded = (
-        np.stack(decoded[::-1], 1) if len(keys) else np.zeros((0, len(columns)), int)
-    )
-    return Pools(decoded[:, :-1].astype(int), decoded[:, -1].astype(int), sample)
+    found = [np.unique(k[k >= 0], return_counts=True) for k in local]
+    own = [
+        np.concatenate([f[i] for f in found] or [[]]).astype(np.int64) for i in (0, 1)
+    ]
+    every = allgather(own)
+    all_keys = np.concatenate([k for k, _ in every])
+    number, place = np.unique(all_keys, return_inverse=True)
+    count = np.zeros(len(number), np.int64)
+    np.add.at(count, place, np.concatenate([n for _, n in every]))
+    decoded = keys.decode(number)
+    return Pools(number, decoded[:, :-1], decoded[:, -1], count)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where every lane of every local block comes from.
+    """Where every lane of a run of blocks comes from.
 
     Attributes:
         tile: Lanes per tile.
+        block: Pixels per block.
         index: `(block, lane)` position of the sample in its block, counted over
             `(group, pixel of the block)`; -1 = an empty lane.
-        pool: `(block, tile)` pool of each tile; 0 for a tile that is empty.
+        pool: `(block, tile)` pool of each tile, ascending; 0 for a tile that is empty.
         empty: `(block, tile)` True where a tile holds no sample.
-        block: Pixels per block.
     """
 
     tile: int
+    block: int
     index: np.ndarray
     pool: np.ndarray
     empty: np.ndarray
-    block: int
 
 
-def make_layout(sample_pool, block: int, allgather) -> Layout:
+def by_block(sample_pool: np.ndarray, block: int) -> np.ndarray:
+    """`(group, pix)` -> `(block, group * pixel)`, -1 beyond the last pixel."""
+    ngroup, npix = sample_pool.shape
+    nblocks = -(-npix // block)
+    padded = np.full((ngroup, nblocks * block), -1, np.int64)
+    padded[:, :npix] = sample_pool
+    cut = padded.reshape(ngroup, nblocks, block).swapaxes(0, 1)
+    return cut.reshape(nblocks, ngroup * block)
+
+
+def _runs(samples: np.ndarray):
+    """Pools of one block, ascending, and how many samples each has."""
+    used = samples[samples >= 0]
+    if len(used) and used.min() == used.max():
+        return used[:1], np.array([len(used)])
+    return np.unique(used, return_counts=True)
+
+
+def tile_costs(sample_pool: np.ndarray, block: int) -> np.ndarray:
+    """For each size in `TILES`: most tiles of any block, and tiles in all."""
+    counts = [_runs(b)[1] for b in by_block(sample_pool, block)]
+    tiles = [[int((-(-n // t)).sum()) for n in counts] for t in TILES]
+    return np.array([[max(t, default=0), sum(t)] for t in tiles])
+
+
+def choose_tile(costs: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Lanes per tile and tiles per block that waste the least, from all costs."""
+    stacked = np.array(costs)
+    most, total = stacked[:, :, 0].max(0), stacked[:, :, 1].sum(0)
+    best = int(np.argmin(total * (np.array(TILES) + TILE_COST)))
+    return TILES[best], max(int(most[best]), 1)
+
+
+def lay_out(sample_pool: np.ndarray, block: int, tile: int, ntile: int) -> Layout:
     """Sort the samples of each block by pool and cut them into tiles.
 
     Args:
         sample_pool: `(group, pix)`, -1 = not used.
         block: Pixels per block.
-        allgather: `x -> [x of every rank]`; the tile size and the number of lanes are
-            those of the whole data set, so that every rank runs the same program.
-
-    Communication: two small allgathers.
+        tile: Lanes per tile.
+        ntile: Tiles per block, the same for all: every block runs the same program.
     """
-    ngroup, npix = sample_pool.shape
-    nblocks = -(-npix // block) if npix else 0
-    padded = np.full((ngroup, nblocks * block), -1, np.int64)
-    padded[:, :npix] = sample_pool
-    by_block = padded.reshape(ngroup, nblocks, block).swapaxes(0, 1)
-    by_block = by_block.reshape(nblocks, ngroup * block)
-    runs = [np.unique(b[b >= 0], return_counts=True) for b in by_block]
-
-    def cost(tile):
-        tiles = [int((-(-n // tile)).sum()) for _, n in runs]
-        return np.array([max(tiles, default=0), sum(tiles)])
-
-    choices = [t for t in TILES if t <= block]
-    costs = np.array(allgather(np.array([cost(t) for t in choices])))
-    most = costs[:, :, 0].max(0)
-    total = costs[:, :, 1].sum(0)
-    best = int(np.argmin(total * (np.array(choices) + TILE_COST)))
-    tile, ntile = choices[best], max(int(most[best]), 1)
-
-    index = np.full((nblocks, ntile * tile), -1, np.int32)
-    pool = np.zeros((nblocks, ntile), np.int32)
-    empty = np.ones((nblocks, ntile), bool)
-    for b, (pools, counts) in enumerate(runs):
-        order = np.argsort(by_block[b], kind="stable")
-        order = order[len(order) - counts.sum() :]
+    blocks = by_block(sample_pool, block)
+    index = np.full((len(blocks), ntile * tile), -1, np.int32)
+    pool = np.zeros((len(blocks), ntile), np.int32)
+    empty = np.ones((len(blocks), ntile), bool)
+    for b, samples in enumerate(blocks):
+        pools, counts = _runs(samples)
+        live = np.flatnonzero(samples >= 0)
+        if len(pools) > 1:
+            live = live[np.argsort(samples[live], kind="stable")]
         tiles = -(-counts // tile)
-        first = np.concatenate([[0], np.cumsum(tiles)[:-1]]) * tile
-        within = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        index[b, np.repeat(first, counts) + within] = order
+        first = (np.cumsum(tiles) - tiles) * tile
+        within = np.arange(len(live)) - np.repeat(np.cumsum(counts) - counts, counts)
+        index[b, np.repeat(first, counts) + within] = live
         pool[b, : tiles.sum()] = np.repeat(pools, tiles)
         empty[b, : tiles.sum()] = False
-    return Layout(tile, index, pool, empty, block)
+    return Layout(tile, block, index, pool, empty)
 
 
-class PieceSum:
+class Pieces:
     """Sums over pools that do not depend on how the blocks are spread over ranks.
 
     A *piece* is what one block holds of one pool. Every piece has its row in one table
     for all ranks; a rank fills its rows, the sum over ranks fills the table exactly
     (x + 0 = x), and every rank adds the rows of a pool in the same order.
+
+    Args:
+        pool, empty: `(block, tile)` of all blocks of this rank, see `Layout`.
+        npool: Number of pools.
+        rank: Of this process.
+        allgather: `x -> [x of every rank]`.
+
+    Communication: one allgather of the pools of every piece.
     """
 
-    def __init__(self, layout: Layout, npool: int, allgather):
-        key = [p[~e] for p, e in zip(layout.pool, layout.empty, strict=True)]
-        first = [np.flatnonzero(np.diff(k, prepend=-1)) for k in key]
-        self._tiles = [
-            (int((~e).sum()), f) for e, f in zip(layout.empty, first, strict=True)
-        ]
-        mine = np.concatenate([k[f] for k, f in zip(key, first, strict=True)] or [[]])
-        everyone = allgather(mine.astype(np.int64))
-        sizes = [len(m) for m in everyone]
-        self._pools = np.concatenate(everyone).astype(np.int64)
-        self._order = np.argsort(self._pools, kind="stable")
-        self._sorted = self._pools[self._order]
-        self._starts = np.flatnonzero(np.diff(self._sorted, prepend=-1))
-        self._npool, self._total = npool, len(self._pools)
-        self._mine, self._sizes = len(mine), sizes
+    def __init__(self, pool, empty, npool: int, rank: int, allgather: Callable):
+        live = [p[~e] for p, e in zip(pool, empty, strict=True)]
+        self._first = [np.flatnonzero(np.diff(p, prepend=-1)) for p in live]
+        self._tiles = [len(p) for p in live]
+        mine = [p[f] for p, f in zip(live, self._first, strict=True)]
+        every = allgather(np.concatenate(mine or [[]]).astype(np.int64))
+        self._at = sum(len(e) for e in every[:rank])
+        pools = np.concatenate(every)
+        self._order = np.argsort(pools, kind="stable")
+        self._pool = pools[self._order]
+        self._starts = np.flatnonzero(np.diff(self._pool, prepend=-1))
+        self.npool, self.number = npool, len(pools)
 
-    def offset(self, rank: int) -> int:
-        """Row of the first piece of a rank."""
-        return sum(self._sizes[:rank])
-
-    @property
-    def pieces(self) -> int:
-        """Rows of the table."""
-        return self._total
-
-    def table(self, rows: np.ndarray, rank: int) -> np.ndarray:
+    def table(self, rows: np.ndarray, merge=np.add.reduceat) -> np.ndarray:
         """Fill this rank's rows of the table from `(block, tile, k)` tile sums."""
         # Starts at +0.0: adding the zeros of other ranks then changes no bit.
-        out = np.zeros((self._total, rows.shape[-1]))
-        at = self.offset(rank)
-        for b, (ntile, first) in enumerate(self._tiles):
+        out = np.zeros((self.number, rows.shape[-1]))
+        at = self._at
+        for b, (ntile, first) in enumerate(zip(self._tiles, self._first, strict=True)):
             if ntile:
-                out[at : at + len(first)] += np.add.reduceat(
-                    rows[b, :ntile], first, axis=0
-                )
+                out[at : at + len(first)] += merge(rows[b, :ntile], first)
                 at += len(first)
         return out
 
-    def pool_sum(self, table: np.ndarray) -> np.ndarray:
+    def pool_sum(self, table: np.ndarray, merge=np.add.reduceat) -> np.ndarray:
         """Add the rows of each pool, in the order of the blocks: `(pool, k)`."""
-        out = np.zeros((self._npool, table.shape[-1]))
-        if self._total:
-            out[self._sorted[self._starts]] += np.add.reduceat(
-                table[self._order], self._starts, axis=0
-            )
+        out = np.zeros((self.npool, table.shape[-1]))
+        if self.number:
+            out[self._pool[self._starts]] += merge(table[self._order], self._starts)
         return out

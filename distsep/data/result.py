@@ -3,10 +3,11 @@
 Data only. Written and read by `data/store.py`, drawn by `report.py`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from distsep.data.blocks import Grid
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Result:
         ranks, devices: How it was cut.
         reduced: Rows of the reduced data and samples they stand for, or None.
         provenance: Configuration, versions.
+        grid: Block grid of the data set.
+        first_pixel: Number of this rank's first pixel in it.
+        caller_index: Place of each observed pixel in the caller's order, or None.
     """
 
     names: tuple[str, ...]
@@ -78,4 +82,6 @@ class Result:
     devices: int = 1
     reduced: tuple[int, int] | None = None
     provenance: dict = field(default_factory=dict)
-    apply_: Callable | None = None
+    grid: Grid | None = None
+    first_pixel: int = 0
+    caller_index: np.ndarray | None = None

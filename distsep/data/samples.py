@@ -27,51 +27,74 @@ class NoiseClasses:
     """The distinct noise shapes of a data set, numbered alike on every rank.
 
     Attributes:
-        sample: `(group, pix)` class of every local sample.
+        number: From this rank's numbers of the patterns of missing bands to classes.
         white: `(class, row)` or `(class, row, row)`: W with W^T W = invN / weight;
             None where every sample has its own noise and nothing is whitened.
         scale: `(group,)` weight of each group beside the pixel's.
     """
 
-    sample: np.ndarray
+    number: np.ndarray
     white: np.ndarray | None
     scale: np.ndarray
 
 
-def noise_classes(
-    noise: Noise, observed: np.ndarray, joint: bool, allgather
-) -> NoiseClasses:
-    """Number the noise shapes: which bands observed, and their relative depths.
+class Patterns:
+    """The patterns of missing bands met so far, numbered in the order they came."""
 
-    Args:
-        noise: Noise of the local pixels.
-        observed: `(row, group, pix)` True where the band observed.
-        joint: Whether Stokes parameters are fitted jointly.
-        allgather: `x -> [x of every rank]`.
+    def __init__(self, group_class: np.ndarray):
+        self._group_class = group_class
+        self._number: dict[bytes, int] = {}
 
-    Communication: one allgather of the distinct patterns of missing bands.
-    """
-    nrow, ngroup, npix = observed.shape
+    def add(self, observed: np.ndarray) -> np.ndarray:
+        """Number the pattern of each sample, `(row, group, pix)` -> `(group, pix)`."""
+        packed = np.packbits(observed, axis=0)
+        out = np.empty(observed.shape[1:], np.uint16)
+        for g, c in enumerate(self._group_class):
+            one = np.ascontiguousarray(packed[:, g].T)
+            if (one == one[:1]).all():
+                found, inverse = one[:1], np.zeros(len(one), int)
+            else:
+                found, inverse = np.unique(one, axis=0, return_inverse=True)
+            keys = [bytes([c]) + row.tobytes() for row in found]
+            numbers = [self._number.setdefault(k, len(self._number)) for k in keys]
+            if len(self._number) > np.iinfo(np.uint16).max:
+                raise ValueError(
+                    "more than 65535 patterns of missing bands: give the noise as "
+                    "`noise_variance` maps that are infinite where a band is missing."
+                )
+            out[g] = np.array(numbers, np.uint16)[inverse.ravel()] if len(one) else 0
+        return out
+
+    def classes(self, noise: Noise, joint: bool, nrow: int, allgather) -> NoiseClasses:
+        """Number the noise classes of all ranks.
+
+        Communication: one allgather of the distinct patterns.
+        """
+        if noise.kind.endswith("pixel"):
+            return NoiseClasses(
+                np.zeros(len(self._number), int), None, np.ones(len(self._group_class))
+            )
+        shapes, scale, _ = _shapes(noise, joint)
+        every = sorted(set().union(*allgather(list(self._number))))
+        place = {k: i for i, k in enumerate(every)}
+        white = [_whitener(shapes[k[0]], _bands(k, nrow)) for k in every]
+        return NoiseClasses(
+            np.array([place[k] for k in self._number], int),
+            np.array(white).reshape(len(every), *shapes.shape[1:]),
+            scale,
+        )
+
+
+def patterns(noise: Noise, joint: bool, ngroup: int) -> Patterns:
+    """Start a list of patterns; groups that share a noise shape share theirs."""
     if noise.kind.endswith("pixel"):
-        return NoiseClasses(np.zeros((ngroup, npix), int), None, np.ones(ngroup))
-    shapes, scale, group_class = _shapes(noise, joint)
-    packed = np.packbits(observed, axis=0)
-    key = np.zeros((ngroup, npix), f"V{packed.shape[0] + 1}")
-    as_bytes = key.view(np.uint8).reshape(ngroup, npix, -1)
-    as_bytes[..., 0] = group_class[:, None]
-    as_bytes[..., 1:] = np.moveaxis(packed, 0, -1)
-    local, inverse = np.unique(
-        as_bytes.reshape(-1, as_bytes.shape[-1]), axis=0, return_inverse=True
-    )
-    every = np.unique(np.concatenate(allgather(local)), axis=0)
-    number = {k.tobytes(): i for i, k in enumerate(every)}
-    lookup = np.array([number[k.tobytes()] for k in local], int)
-    seen = np.unpackbits(every[:, 1:], axis=1, count=nrow).astype(bool)
-    white = [
-        _whitener(shapes[k[0]], bands) for k, bands in zip(every, seen, strict=True)
-    ]
-    white = np.array(white).reshape(len(every), *shapes.shape[1:])
-    return NoiseClasses(lookup[inverse.ravel()].reshape(ngroup, npix), white, scale)
+        return Patterns(np.zeros(ngroup, int))
+    return Patterns(_shapes(noise, joint)[2])
+
+
+def _bands(key: bytes, nrow: int) -> np.ndarray:
+    bits = np.frombuffer(key[1:], np.uint8)
+    return np.unpackbits(bits, count=nrow).astype(bool)
 
 
 def _shapes(noise: Noise, joint: bool):

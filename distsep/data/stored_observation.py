@@ -84,6 +84,24 @@ class StoredObservation:
             warnings=self.warnings,
         )
 
+    def read_pixels(self, first: int = 0, last: int | None = None) -> Observation:
+        """Read the pixel numbers of chunks [first, last) only: no band, no noise."""
+        ids = self._reader.read("cell_ids", first, last)
+        return Observation.from_canonical(
+            d=np.zeros((0, len(self.stokes), len(ids))),
+            noise=Noise(np.zeros((0, len(self.stokes))), "uniform"),
+            cell_ids=ids,
+            grid=self.grid,
+            start=min(first * self.grid.chunk, self.grid.npix),
+            instrument=self.instrument,
+            stokes=self.stokes,
+            nside=self.nside,
+        )
+
     def read_truth(self, first: int = 0, last: int | None = None) -> np.ndarray:
         """Read the true amplitudes `(comp, stokes, pix)` of chunks [first, last)."""
         return self._reader.read("truth", first, last)
+
+    def read_cell_ids(self, first: int = 0, last: int | None = None) -> np.ndarray:
+        """Read the NEST numbers of the pixels of chunks [first, last)."""
+        return self._reader.read("cell_ids", first, last)

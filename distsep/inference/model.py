@@ -5,12 +5,30 @@ inputs and keeps its bits whatever the number of devices.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from distsep.inference.likelihood import Tables
+from distsep.model.mixing import MixingMatrix
+
+
+class Shape(NamedTuple):
+    """What the compiled tables depend on, beside the numbers.
+
+    Attributes:
+        mixing: MixingMatrix of all components.
+        band_rows: For each global term on a band, the row it acts on.
+        regional: Columns of A with one amplitude per region instead of per sample.
+        second: Whether second derivatives are wanted.
+    """
+
+    mixing: MixingMatrix
+    band_rows: tuple[int, ...]
+    regional: tuple[int, ...]
+    second: bool
 
 
 class Model:
@@ -23,58 +41,70 @@ class Model:
         white: `(class, row)` or `(class, row, row)`, or None: see `NoiseClasses`.
         band_rows: For each global term on a band, the row it acts on.
         regional: Columns of A with one amplitude per region instead of per sample.
+
+    Attributes:
+        index: As given.
+        nkind: Number of spectral kinds.
+        nrow: Rows of A.
     """
 
     def __init__(self, mixing, index, noise_class, white, band_rows=(), regional=()):
-        self.mixing = mixing
+        self._mixing, self._band_rows = mixing, tuple(band_rows)
+        self._regional = tuple(regional)
         self.index = jnp.asarray(index)
         self.nkind = len(mixing.names)
-        self._class = jnp.asarray(noise_class)
-        self._white = None if white is None else jnp.asarray(white)
-        self._band_rows = tuple(band_rows)
-        self._regional = tuple(regional)
+        nu, stokes = mixing.instrument.nu, mixing.stokes
+        self.nrow = len(nu) * (len(stokes) if mixing.joint else 1)
+        self._white = None if white is None else jnp.asarray(white)[np.asarray(noise_class)]
 
-    @partial(jax.jit, static_argnums=(0, 2))
-    def tables(self, x: jax.Array, second: bool = False) -> Tables:
+    def tables(self, x, second: bool = False) -> Tables:
         """Tables at the parameters x; with second derivatives if asked for.
 
         Communication: none.
         """
-        values = x[self.index[:, : self.nkind]]
-        A, dA, d2A = self.mixing.evaluate(values)
-        A, dA = self._whiten(A), self._whiten(dA)
-        d2A = self._whiten(d2A) if second else None
-        ncolumn = A.shape[-1]
-        free = np.array([c for c in range(ncolumn) if c not in self._regional], int)
-        order = np.concatenate([free, np.array(self._regional, int)])
-        regional = A[..., np.array(self._regional, int)]
-        npool, nrow = A.shape[:2]
-        bands = jnp.zeros((npool, len(self._band_rows), nrow))
-        bands = bands.at[
-            :, jnp.arange(len(self._band_rows)), jnp.array(self._band_rows, int)
-        ].set(1.0)
-        bands = jnp.swapaxes(self._whiten(jnp.swapaxes(bands, 1, 2)), 1, 2)
-        A = A[..., free]
-        Q, R = jnp.linalg.qr(A)
-        eye = jnp.broadcast_to(jnp.eye(len(free)), R.shape)
-        Rinv = jax.scipy.linalg.solve_triangular(R, eye, lower=False)
-        return Tables(
-            A=A,
-            Q=Q,
-            Rinv=Rinv,
-            dA=dA[..., order],
-            d2A=None if d2A is None else d2A[..., order],
-            regional=regional,
-            phi=jnp.concatenate([bands, jnp.swapaxes(regional, 1, 2)], 1),
-            alpha=x[self.index[:, self.nkind :]],
-        )
+        shape = Shape(self._mixing, self._band_rows, self._regional, second)
+        return tables(shape, jnp.asarray(x), self.index, self._white)
 
-    def _whiten(self, x):
-        """Apply the whitening of its noise class to the rows of every pool."""
-        if self._white is None:
-            return x
-        white = self._white[self._class]
-        if white.ndim == 2:
-            shape = (white.shape[0],) + (1,) * (x.ndim - 3) + (white.shape[1], 1)
-            return white.reshape(shape) * x
-        return jnp.einsum("prs,p...sc->p...rc", white, x)
+
+@partial(jax.jit, static_argnums=0)
+def tables(shape: Shape, x, index, white) -> Tables:
+    """Tables of every pool: a pure function of arrays, beside its shape.
+
+    Args:
+        shape: What is compiled in.
+        x: All parameters.
+        index: `(pool, kind + global)`.
+        white: Whitening of each pool, or None.
+    """
+    nkind = len(shape.mixing.names)
+    A, dA, d2A = (_whiten(white, m) for m in shape.mixing.evaluate(x[index[:, :nkind]]))
+    npool, nrow, ncolumn = A.shape
+    last = np.array(shape.regional, int)
+    free = np.array([c for c in range(ncolumn) if c not in shape.regional], int)
+    order = np.concatenate([free, last])
+    acts = np.zeros((nrow, len(shape.band_rows)))
+    acts[list(shape.band_rows), np.arange(len(shape.band_rows))] = 1.0
+    bands = _whiten(white, jnp.broadcast_to(acts, (npool, *acts.shape)))
+    phi = jnp.concatenate([bands, A[..., last]], axis=2)
+    Q, R = jnp.linalg.qr(A[..., free])
+    eye = jnp.broadcast_to(jnp.eye(len(free)), R.shape)
+    return Tables(
+        A=A[..., free],
+        Q=Q,
+        Rinv=jax.scipy.linalg.solve_triangular(R, eye, lower=False),
+        dA=dA[..., order],
+        d2A=d2A[..., order] if shape.second else None,
+        regional=A[..., last],
+        phi=jnp.swapaxes(phi, 1, 2),
+        alpha=x[index[:, nkind:]],
+    )
+
+
+def _whiten(white, x):
+    """Apply the whitening of each pool to the rows, the second last axis."""
+    if white is None:
+        return x
+    if white.ndim == 2:
+        shape = (white.shape[0],) + (1,) * (x.ndim - 3) + (white.shape[1], 1)
+        return white.reshape(shape) * x
+    return jnp.einsum("prs,p...sc->p...rc", white, x)

@@ -6,15 +6,16 @@ arguments; nothing here knows of MPI or of files.
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from distsep.data.layout import Layout, PieceSum
+from distsep.data.layout import Layout, Pieces
 from distsep.data.observation import Observation
 from distsep.data.samples import marginalise_missing, rows
 from distsep.inference.likelihood import Block
-from distsep.inference.packing import RawBlock, Whitening, pack
+from distsep.inference.packing import RawBlock, pack
 
 
 class Devices(NamedTuple):
@@ -119,55 +120,51 @@ class Survey:
         self._whitening = devices.replicate(whitening)
         self.template = tuple(template)
         self._pack = devices.over_blocks(pack)
-        self._programs: dict = {}
-        self._blocks = list(self._packed()) if resident else None
+        self._kept = list(self._packed()) if resident else None
 
-    def _packed(self) -> Iterator[tuple[int, Block]]:
+    def _packed(self) -> Iterator[tuple[Part, Block]]:
         for part in self._parts():
-            nblocks = part.layout.pool.shape[0]
-            raw = raw_blocks(part, self._joint, self._devices.padded(nblocks))
-            yield nblocks, self._pack(self._whitening, self._devices.spread(raw))
+            padded = self._devices.padded(part.layout.pool.shape[0])
+            raw = raw_blocks(part, self._joint, padded)
+            yield part, self._pack(self._whitening, self._devices.spread(raw))
 
-    def blocks(self) -> Iterator[tuple[int, Block]]:
-        """Yield (number of blocks, packed blocks) of each part."""
-        yield from (self._packed() if self._blocks is None else self._blocks)
+    def outputs(self, kernel: Callable, tables) -> Iterator[tuple[Part, np.ndarray]]:
+        """Run a kernel over every block of this rank, part by part.
 
-    def program(self, kernel: Callable) -> Callable:
-        """Return the sharded program of a kernel, compiled once."""
-        if kernel not in self._programs:
-            template = self.template
-            self._programs[kernel] = self._devices.over_blocks(
-                lambda tables, block: kernel(tables, block, template)
-            )
-        return self._programs[kernel]
-
-    def rows(self, kernel: Callable, tables) -> np.ndarray:
-        """Run a kernel over every block: `(block, tile, k)` of this rank.
+        Yields:
+            The part, and what the kernel gave, `(block, ...)`.
 
         Communication: none.
         """
-        program, tables = self.program(kernel), self._devices.replicate(tables)
-        started = [(n, program(tables, block)) for n, block in self.blocks()]
-        return [np.asarray(out)[:n] for n, out in started]
+        program = self._devices.over_blocks(_with(kernel, self.template))
+        tables = self._devices.replicate(tables)
+        for part, blocks in self._packed() if self._kept is None else self._kept:
+            nblocks = part.layout.pool.shape[0]
+            yield part, np.asarray(program(tables, blocks))[:nblocks]
+
+
+@lru_cache(maxsize=64)
+def _with(kernel: Callable, template: tuple) -> Callable:
+    """Return the kernel for some global terms: the same function at each call."""
+    return lambda tables, block: kernel(tables, block, template)
 
 
 class PoolSums:
     """`(kernel, tables) -> (pool, k)`: one pass, summed over blocks and ranks.
 
+    Args:
+        survey: The samples of this rank.
+        pieces: How tiles add up to pools.
+        total: Sum of an array over the ranks.
+
     Communication: each call is one allreduce of the table of pieces.
     """
 
-    def __init__(self, survey: Survey, pieces: PieceSum, rank: int, total: Callable):
-        self._survey, self._pieces, self._rank, self._total = (
-            survey,
-            pieces,
-            rank,
-            total,
-        )
+    def __init__(self, survey: Survey, pieces: Pieces, total: Callable):
+        self._survey, self._pieces, self._total = survey, pieces, total
 
-    def __call__(self, kernel: Callable, tables) -> np.ndarray:
-        rows = self._survey.rows(kernel, tables)
-        rows = np.concatenate(rows) if rows else None
-        return self._pieces.pool_sum(
-            np.asarray(self._total(self._pieces.table(rows, self._rank)))
-        )
+    def __call__(self, kernel: Callable, tables, merge=np.add.reduceat) -> np.ndarray:
+        """One pass. Communication: one allreduce of the table of pieces."""
+        rows = np.concatenate([x for _, x in self._survey.outputs(kernel, tables)])
+        table = np.asarray(self._total(self._pieces.table(rows, merge)))
+        return self._pieces.pool_sum(table, merge)

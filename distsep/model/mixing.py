@@ -6,6 +6,7 @@ rotation of Q and U.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -105,6 +106,28 @@ class MixingMatrix:
         self._value = jax.jit(lambda values: self.evaluate(values)[0])
         self._first = jax.jit(lambda values: self.evaluate(values)[1])
         self._second = jax.jit(lambda values: self.evaluate(values)[2])
+
+    @cached_property
+    def _content(self) -> tuple[Any, ...]:
+        """What A(beta) is made of: equal matrices share their compiled programs."""
+        nu = self._quadrature.nu
+        return (
+            self.components,
+            self.instrument.bands,
+            (nu.shape, nu.tobytes(), self._quadrature.transmission.tobytes()),
+            (self._quadrature.response, self._quadrature.nominal.tobytes()),
+            self.stokes,
+            self.unit,
+            self.names,
+            tuple(self._per_band.items()),
+            tuple(tuple(sources.items()) for sources in self._sources),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MixingMatrix) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
 
     def _all_names(self) -> list[str]:
         return [f"{c.name}.{n}" for c in self.components for n in c.parameters]

@@ -80,6 +80,27 @@ def _per_patch(name, argument, values, npatch):
     return np.broadcast_to(v, (npatch,))
 
 
+def name_mistakes(argument: str, given, kinds) -> list[str]:
+    """Say of each name that is no free parameter which one is nearest."""
+    wrong = []
+    for name in given:
+        if name not in kinds:
+            near = get_close_matches(name, kinds, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            wrong.append(
+                f"`{argument}` names {name!r}, which is not free: free are "
+                f"{', '.join(kinds) or 'none'}{hint}"
+            )
+    return wrong
+
+
+def check_names(argument: str, given, kinds) -> None:
+    """Raise ValueError if `given` names what is no free parameter."""
+    wrong = name_mistakes(argument, given, kinds)
+    if wrong:
+        raise ValueError(f"`separate(...)`: {'; '.join(wrong)}.")
+
+
 def make_parameters(
     kinds,
     npatch,
@@ -109,14 +130,7 @@ def make_parameters(
     """
     wrong = []
     for argument, given in (("start", start), ("bounds", bounds), ("priors", priors)):
-        for name in given:
-            if name not in kinds:
-                near = get_close_matches(name, kinds, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                wrong.append(
-                    f"`{argument}` names {name!r}, which is not free: free are "
-                    f"{', '.join(kinds) or 'none'}{hint}"
-                )
+        wrong += name_mistakes(argument, given, kinds)
     columns = {k: [] for k in ("kind", "patch", "start", "low", "high", "mean", "prec")}
     for k, name in enumerate(kinds):
         used = np.unique(pool_patch[:, k])

@@ -4,6 +4,7 @@ The only door to `jax.sharding`. Nothing here communicates between ranks.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -103,6 +104,8 @@ def single(tree: Any) -> Any:
     return jax.device_put(tree, SingleDeviceSharding(jax.local_devices()[0]))
 
 
+# Kept: a campaign separates many skies with one compiled program.
+@lru_cache(maxsize=64)
 def over_blocks(mesh: Mesh, function: Callable[[Any, Any], Any]) -> Callable:
     """Run a function of one block over all blocks of this rank, one after another.
 
