@@ -5,6 +5,7 @@ to the instrument: a calibration per band and, where there are polarisation angl
 rotation of Q and U.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -68,7 +69,7 @@ class MixingMatrix:
         instrument: Any,
         *,
         stokes: str = "QU",
-        fixed: Mapping[str, float] | None = None,
+        fixed: Mapping[str, Any] | None = None,
         shared: Mapping[str, Iterable[str]] | None = None,
         calibration: Sequence[str] | None = None,
         band_shift: Sequence[str] | None = None,
@@ -110,12 +111,9 @@ class MixingMatrix:
     @cached_property
     def _content(self) -> tuple[Any, ...]:
         """What A(beta) is made of: equal matrices share their compiled programs."""
-        nu = self._quadrature.nu
         return (
             self.components,
-            self.instrument.bands,
-            (nu.shape, nu.tobytes(), self._quadrature.transmission.tobytes()),
-            (self._quadrature.response, self._quadrature.nominal.tobytes()),
+            json.dumps(self.instrument.to_dict(), default=repr, sort_keys=True),
             self.stokes,
             self.unit,
             self.names,
