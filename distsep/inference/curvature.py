@@ -40,6 +40,15 @@ def components(index: np.ndarray, number: int) -> np.ndarray:
     return connected_components(links, directed=False)[1]
 
 
+def places(label: np.ndarray) -> np.ndarray:
+    """Place of each parameter within its independent block."""
+    n, order = len(label), np.argsort(label, kind="stable")
+    starts = np.flatnonzero(np.diff(label[order], prepend=-1))
+    place = np.empty(n, int)
+    place[order] = np.arange(n) - np.repeat(starts, np.diff([*starts, n]))
+    return place
+
+
 class Factor:
     """`P H P^T = L D L^T` of a sparse symmetric matrix, scaled to unit diagonal.
 
@@ -79,12 +88,15 @@ class Factor:
         return s * self._lu.solve(s * b)
 
     def unwhiten(self, z: np.ndarray) -> np.ndarray:
-        """Return x with x^T H x = z^T z: from whitened coordinates to parameters."""
+        """Return x = W z with x^T H x = z^T z; W couples only what H does."""
         if self._lower is None:
             self._lower = self._lu.L.tocsr()
             self._upper = self._lower.T.tocsr()
         y = spsolve_triangular(
-            self._upper, z / np.sqrt(self._pivots), lower=False, unit_diagonal=True
+            self._upper,
+            z[self._order] / np.sqrt(self._pivots),
+            lower=False,
+            unit_diagonal=True,
         )
         return self.scale * y[self._lu.perm_c]
 
@@ -96,7 +108,7 @@ class Factor:
         y = spsolve_triangular(
             self._lower, (self.scale * g)[self._order], lower=True, unit_diagonal=True
         )
-        return y / np.sqrt(self._pivots)
+        return (y / np.sqrt(self._pivots))[self._lu.perm_c]
 
     def inverse_diagonal(self, label: np.ndarray) -> np.ndarray:
         """Diagonal of the inverse, exactly; real or complex."""
@@ -107,11 +119,7 @@ class Factor:
 
     def _probed_diagonal(self, label, size):
         """One solve per place in a block serves all independent blocks at once."""
-        n = len(label)
-        order = np.argsort(label, kind="stable")
-        starts = np.flatnonzero(np.diff(label[order], prepend=-1))
-        place = np.empty(n, int)
-        place[order] = np.arange(n) - np.repeat(starts, np.diff([*starts, n]))
+        n, place = len(label), places(label)
         unit = np.zeros((n, size), self._pivots.dtype)
         unit[np.arange(n), place] = 1
         return self.solve(unit)[np.arange(n), place]

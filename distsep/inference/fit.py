@@ -7,12 +7,15 @@ taken on summed numbers, so that beta is the same on every rank.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from distsep.inference import compiled
 from distsep.inference.newton import Local, descend, local_model
 from distsep.inference.objective import Objective
 
@@ -83,7 +86,7 @@ def fit(
             f"`separate(max_steps=...)` must be at least 1, got {max_steps}."
         )
     p = objective.parameters
-    x0 = np.clip(p.start, p.lower, p.upper)
+    x0 = p.clip(p.start)
     until = 1e-2 * tolerance if solver == "newton" else _WARM_DISTANCE
     most = max_steps if solver == "newton" else min(max_steps, _WARM_PASSES)
     local, warm = descend(objective, x0, until, most, lambda *a: tell("warm start", *a))
@@ -101,57 +104,49 @@ def fit(
     return Fit(local.point.x, local, ok, (warm, steps))
 
 
-def _clip(objective, x):
-    return np.clip(x, objective.parameters.lower, objective.parameters.upper)
+@lru_cache
+def _adam_optimizer(steps: int) -> optax.GradientTransformation:
+    """Adam with a cosine decay; the same object at each call, as it is compiled in."""
+    return optax.adam(optax.cosine_decay_schedule(_ADAM_RATE, steps))
 
 
 def _adam(
-    objective: Objective, local: Local, most: int, tell
+    objective: Objective, local: Local, most: int, tell: Callable
 ) -> tuple[np.ndarray, int]:
     """Adam in coordinates where the Hessian at the start is the unit matrix."""
     steps = min(_ADAM_STEPS, most)
-    optimizer = optax.adam(optax.cosine_decay_schedule(_ADAM_RATE, steps))
-    z = jnp.zeros(objective.parameters.number)
-    state = optimizer.init(z)
-
-    @jax.jit
-    def update(z, g, state):
-        change, state = optimizer.update(g, state)
-        return optax.apply_updates(z, change), state
-
-    x0, x = local.point.x, local.point.x
-    for k in range(steps):
-        _, g = objective.value_gradient(x)
-        g = local.factor.whiten_gradient(np.where(local.held, 0.0, g))
-        z, state = update(z, g, state)
-        step = np.where(local.held, 0.0, local.factor.unwhiten(np.asarray(z)))
-        x = _clip(objective, x0 + step)
-        tell("adam", k + 1, None)
-    return x, steps
+    optimizer = _adam_optimizer(steps)
+    if compiled.possible(objective):
+        return compiled.descend(objective, local, optimizer, steps), steps
+    return _loop(objective, local, optimizer, steps, tell, "adam")
 
 
 def _lbfgs(
-    objective: Objective, local: Local, most: int, tell
+    objective: Objective, local: Local, most: int, tell: Callable
 ) -> tuple[np.ndarray, int]:
     """L-BFGS in the same coordinates; the unit step needs no line search there."""
-    optimizer = optax.scale_by_lbfgs(memory_size=10)
+    optimizer = optax.chain(optax.scale_by_lbfgs(memory_size=10), optax.scale(-1.0))
+    return _loop(objective, local, optimizer, most, tell, "lbfgs", until=1e-6)
+
+
+def _loop(objective, local, optimizer, most, tell, name, until=0.0):
+    """Steps of an optimiser in whitened coordinates, one pass over the data each."""
     z = jnp.zeros(objective.parameters.number)
     state = optimizer.init(z)
 
     @jax.jit
     def update(z, g, state):
         change, state = optimizer.update(g, state, z)
-        return z - change, state
+        return optax.apply_updates(z, change), state
 
-    x0, x = local.point.x, local.point.x
-    k = 0
+    x, k = local.point.x, 0
     for k in range(1, most + 1):
-        _, g = objective.value_gradient(x)
-        g = local.factor.whiten_gradient(np.where(local.held, 0.0, g))
-        if np.linalg.norm(g) < 1e-6:
+        g = np.where(local.held, 0.0, objective.value_gradient(x)[1])
+        g = local.factor.whiten_gradient(g)
+        if np.linalg.norm(g) < until:
             break
         z, state = update(z, jnp.asarray(g), state)
         step = np.where(local.held, 0.0, local.factor.unwhiten(np.asarray(z)))
-        x = _clip(objective, x0 + step)
-        tell("lbfgs", k, None)
+        x = objective.parameters.clip(local.point.x + step)
+        tell(name, k, None)
     return x, k

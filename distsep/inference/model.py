@@ -46,6 +46,7 @@ class Model:
         index: As given.
         nkind: Number of spectral kinds.
         nrow: Rows of A.
+        white: Whitening of each pool, or None.
     """
 
     def __init__(self, mixing, index, noise_class, white, band_rows=(), regional=()):
@@ -55,15 +56,20 @@ class Model:
         self.nkind = len(mixing.names)
         nu, stokes = mixing.instrument.nu, mixing.stokes
         self.nrow = len(nu) * (len(stokes) if mixing.joint else 1)
-        self._white = None if white is None else jnp.asarray(white)[np.asarray(noise_class)]
+        self.white = (
+            None if white is None else jnp.asarray(white)[np.asarray(noise_class)]
+        )
 
     def tables(self, x, second: bool = False) -> Tables:
         """Tables at the parameters x; with second derivatives if asked for.
 
         Communication: none.
         """
-        shape = Shape(self._mixing, self._band_rows, self._regional, second)
-        return tables(shape, jnp.asarray(x), self.index, self._white)
+        return tables(self.shape(second), jnp.asarray(x), self.index, self.white)
+
+    def shape(self, second: bool) -> Shape:
+        """What the compiled tables depend on."""
+        return Shape(self._mixing, self._band_rows, self._regional, second)
 
 
 @partial(jax.jit, static_argnums=0)

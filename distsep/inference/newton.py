@@ -146,7 +146,7 @@ def descend(
         if not active.any() or (damping > 1e12).all():
             break
         step = np.where(active[label], here.step(objective, damping), 0.0)
-        trial = objective.point(np.clip(here.point.x + step, p.lower, p.upper))
+        trial = objective.point(p.clip(here.point.x + step))
         done += 1
         old, new = objective.value(here.point), objective.value(trial)
         # The rounding of the sums must not refuse the last, tiny steps.

@@ -65,7 +65,7 @@ class Objective:
     """
 
     def __init__(self, model: Model, parameters: Parameters, passes: Callable):
-        self.model, self.parameters, self._passes = model, parameters, passes
+        self.model, self.parameters, self.passes = model, parameters, passes
         self.index = np.asarray(model.index)
         self.label = components(self.index, parameters.number)
         if self.index.shape[1]:
@@ -81,13 +81,13 @@ class Objective:
 
     def value_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Value and gradient at x. Communication: one pass."""
-        rows = self._passes(block_value_gradient, self.model.tables(x))
+        rows = self.passes(block_value_gradient, self.model.tables(x))
         value, gradient = self._prior(x)
         return value.sum() + rows[:, 0].sum(), gradient + self._scatter(rows[:, 1:])
 
     def point(self, x: np.ndarray) -> Point:
         """Everything at x. Communication: one pass."""
-        rows = self._passes(block_curvature, self.model.tables(x, True))
+        rows = self.passes(block_curvature, self.model.tables(x, True))
         npool, n = self.index.shape
         fisher, hessian = np.split(rows[:, 1 + n :], 2, axis=1)
         return Point(

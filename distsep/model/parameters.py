@@ -48,6 +48,10 @@ class Parameters:
             for k, p in zip(self.kind, self.patch, strict=True)
         )
 
+    def clip(self, x: np.ndarray) -> np.ndarray:
+        """Cut values at their bounds."""
+        return np.clip(x, self.lower, self.upper)
+
     def split(self, x: np.ndarray, fill=np.nan) -> dict[str, np.ndarray]:
         """Vector of parameters -> `{kind: (npatch,) or scalar array}`."""
         out = {}
