@@ -6,6 +6,7 @@ The suite runs serially (`pytest`) and, for the tests marked `mpi`, on several r
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -69,8 +70,14 @@ def mpirun():
         pytest.skip("starts mpirun itself")
     pytest.importorskip("mpi4jax")
 
+    # The embedded MPI stands beside this Python.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    launcher = shutil.which("mpirun", path=path)
+    if launcher is None:
+        pytest.skip("needs mpirun")
+
     def run(n, *arguments, timeout=180, env=None, cwd=None):
-        command = ["mpirun", "-n", str(n), sys.executable, *map(str, arguments)]
+        command = [launcher, "-n", str(n), sys.executable, *map(str, arguments)]
         return subprocess.run(
             command,
             capture_output=True,
