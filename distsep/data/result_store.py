@@ -154,7 +154,7 @@ def save_result(
     """
     comm = comm or serial()
     grid, start = result.grid, result.first_pixel
-    maps = _pixel_maps(result)
+    maps = pixel_maps(result)
     npix = maps["cell_ids"].shape[-1]
     if sum(comm.allgather(npix)) != grid.npix:
         raise ValueError(
@@ -216,8 +216,11 @@ def load_result(path: str | Path) -> Result:
     )
 
 
-def _pixel_maps(result: Result) -> dict[str, np.ndarray]:
-    """Return the maps of a result in the order of its cells, pixels last."""
+def pixel_maps(result: Result) -> dict[str, np.ndarray]:
+    """Return the maps of a result in the order of its cells, pixels last.
+
+    Names are those of the store; `(stokes, comp, comp, pix)` for covariances.
+    """
     maps = {"amplitudes": result.amplitudes, "chi2": result.chi2}
     if result.amplitude_covariance is not None:
         maps["amplitude_covariance"] = np.moveaxis(result.amplitude_covariance, 1, -1)

@@ -101,7 +101,3 @@ class StoredObservation:
     def read_truth(self, first: int = 0, last: int | None = None) -> np.ndarray:
         """Read the true amplitudes `(comp, stokes, pix)` of chunks [first, last)."""
         return self._reader.read("truth", first, last)
-
-    def read_cell_ids(self, first: int = 0, last: int | None = None) -> np.ndarray:
-        """Read the NEST numbers of the pixels of chunks [first, last)."""
-        return self._reader.read("cell_ids", first, last)

@@ -1,0 +1,197 @@
+"""Which maps of a result are looked at, and in which colours. Nothing is drawn here."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+from distsep.data.healpix import parents
+from distsep.data.observation import Observation
+from distsep.data.result import Result
+from distsep.data.result_store import pixel_maps
+
+NSIDE_DRAWN = 128
+_WORDS = {"uK_CMB": r"$\mu\mathrm{K}_{\rm CMB}$", "uK_RJ": r"$\mu\mathrm{K}_{\rm RJ}$"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map to draw.
+
+    Attributes:
+        title, note: Above the map, bold and plain.
+        m: The whole sphere in NEST order, at most `NSIDE_DRAWN`; NaN = grey.
+        unit: Beside the colour bar.
+        span: Lowest and highest colour.
+        colours: Colour map.
+    """
+
+    title: str
+    note: str
+    m: Float[np.ndarray, " whole"]
+    unit: str
+    span: tuple[float, float]
+    colours: str = "RdBu_r"
+
+
+def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
+    """Return the maps of the first picture: four, or three without `observation`.
+
+    Args:
+        result: A whole result.
+        observation: What was separated, in memory or stored, or None.
+        truth: A stored simulation, or None: then the error is what is expected.
+    """
+    maps = pixel_maps(result)
+    letter = "Q" if "Q" in result.stokes else "I"
+    row, names = result.stokes.index(letter), result.component_names
+    cmb = names.index("CMB") if "CMB" in names else 0
+    name, unit = names[cmb], result.units.get(names[cmb], "")
+    s = maps["amplitudes"][cmb, row]
+    panels = [] if observation is None else [_band_panel(observation, result, letter)]
+    m = degraded(s, result.nside, result.cell_ids)
+    note = f"rms {_rms(s):.3g} {in_words(unit)}"
+    panels.append(Panel(f"Recovered {name}, {letter}", note, m, unit, _even(m, 99.5)))
+    if truth is not None and name in truth.truth.components:
+        panels.append(_error_panel(result, truth, s, name, letter, row))
+    elif "amplitude_covariance" in maps:
+        sigma = np.sqrt(maps["amplitude_covariance"][row, cmb, cmb])
+        m = degraded(sigma, result.nside, result.cell_ids)
+        note = f"median {np.nanmedian(sigma):.3g} {in_words(unit)}"
+        title = f"{name} error (sigma), {letter}"
+        panels.append(Panel(title, note, m, unit, _range(m), "viridis"))
+    elif len(names) > 1:
+        other = 1 if cmb == 0 else 0
+        s, unit = maps["amplitudes"][other, row], result.units.get(names[other], "")
+        m = degraded(s, result.nside, result.cell_ids)
+        title = f"Recovered {names[other]}, {letter}"
+        note = f"rms {_rms(s):.3g} {in_words(unit)}"
+        panels.append(Panel(title, note, m, unit, _even(m, 98.0)))
+    panels.append(_chi2_panel(result, maps["chi2"]))
+    return panels
+
+
+def _band_panel(observation: Any, result: Result, letter: str) -> Panel:
+    """Return the map of the band that is nearest to 100 GHz."""
+    nu = np.asarray(observation.instrument.nu)
+    band = int(np.argmin(np.abs(np.log(nu / 100))))
+    row = observation.stokes.index(letter)
+    values = np.full(len(result.cell_ids), np.nan)
+    for part in _parts(observation):
+        _, here, there = np.intersect1d(
+            result.cell_ids, part.cell_ids, assume_unique=True, return_indices=True
+        )
+        values[here] = part.d[band, row, there]
+    values[~observed(result)] = np.nan
+    m = degraded(values, result.nside, result.cell_ids)
+    name = observation.instrument.bands[band]
+    name = f"{name} GHz" if name == f"{nu[band]:g}" else name
+    title, note = f"Observed, {name}, {letter}", f"one of {len(nu)} bands"
+    return Panel(title, note, m, "uK_CMB", _even(m, 98.0))
+
+
+def _parts(observation: Any) -> Iterator[Observation]:
+    """Yield an observation, chunk by chunk if it is stored."""
+    if isinstance(observation, Observation):
+        yield observation
+        return
+    for chunk in range(observation.grid.nchunks):
+        yield observation.read(chunk, chunk + 1)
+
+
+def _error_panel(result, truth, s, name, letter, row) -> Panel:
+    """Return recovered minus true."""
+    unit = result.units.get(name, "")
+    where = truth.truth.components.index(name)
+    true = np.full(len(result.cell_ids), np.nan)
+    for chunk in range(truth.grid.nchunks):
+        ids = truth.read_pixels(chunk, chunk + 1).cell_ids
+        _, here, there = np.intersect1d(
+            result.cell_ids, ids, assume_unique=True, return_indices=True
+        )
+        true[here] = truth.read_truth(chunk, chunk + 1)[where, row, there]
+    error = s - true
+    m = degraded(error, result.nside, result.cell_ids)
+    note = f"rms {_rms(error):.3g} {in_words(unit)}"
+    title = f"Recovered $-$ true {name}, {letter}"
+    return Panel(title, note, m, unit, _even(m, 99.5))
+
+
+def _chi2_panel(result: Result, chi2: np.ndarray) -> Panel:
+    """Return chi2 of the pixels, all Stokes parameters, around what is expected."""
+    ns, nf = len(result.stokes), len(result.bands)
+    free = max(ns * (nf - len(result.component_names)), 1)
+    total = chi2.sum(0)
+    m = degraded(total, result.nside, result.cell_ids)
+    note = f"mean {np.nanmean(total):.2f}, expected {free}"
+    title = r"$\chi^2$ per pixel, " + "+".join(result.stokes)
+    half = 3.5 * np.sqrt(2 * free) * min(1.0, NSIDE_DRAWN / result.nside)
+    half = max(half, abs(float(np.nanmedian(m)) - free))
+    return Panel(title, note, m, "", (max(free - half, 0.0), free + half), "PuOr_r")
+
+
+def parameter_panels(result: Result) -> list[Panel]:
+    """Return two maps, value and error, of each kind of parameter with patches."""
+    panels = []
+    maps = pixel_maps(result)
+    for kind in result.patches:
+        ids = maps[f"{kind}.patch"][0]
+        if ids.max(initial=-1) < 1:
+            continue
+        used = ids >= 0
+        for what, found in (("", result.parameters), ("sigma of ", result.sigma)):
+            known = np.asarray(found[kind], float)
+            values = np.where(used, known[np.where(used, ids, 0)], np.nan)
+            m = degraded(values, result.nside, result.cell_ids)
+            n = int(np.isfinite(known).sum())
+            note = f"{n} patches, median {np.nanmedian(known):.4g}"
+            colours = "viridis" if what else "Spectral_r"
+            panels.append(Panel(f"{what}{kind}", note, m, "", _range(m), colours))
+    return panels
+
+
+def observed(result: Result) -> Bool[np.ndarray, " pix"]:
+    """Return True for the cells of a result that have an amplitude."""
+    return np.isfinite(pixel_maps(result)["amplitudes"]).any((0, 1))
+
+
+def degraded(
+    values: Float[np.ndarray, " pix"], nside: int, cell_ids: Integer[np.ndarray, " pix"]
+) -> Float[np.ndarray, " whole"]:
+    """Return the whole sphere in NEST order, averaged to at most `NSIDE_DRAWN`."""
+    drawn = min(nside, NSIDE_DRAWN)
+    known = np.isfinite(values)
+    cells = parents(nside, cell_ids[known], drawn)
+    size = 12 * drawn**2
+    number = np.bincount(cells, minlength=size)
+    total = np.bincount(cells, weights=values[known], minlength=size)
+    return total / np.where(number > 0, number, np.nan)
+
+
+def in_words(unit: str) -> str:
+    """Return a unit as it is typeset."""
+    return _WORDS.get(unit, unit)
+
+
+def _even(values: np.ndarray, percentile: float) -> tuple[float, float]:
+    """Return a range around zero that leaves out the extremes."""
+    size = np.abs(values[np.isfinite(values)])
+    top = float(np.percentile(size, percentile)) if len(size) else 1.0
+    return -(top or 1.0), top or 1.0
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Return a range that leaves out the extremes."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 0.0, 1.0
+    low, high = (float(x) for x in np.percentile(known, [1, 99]))
+    margin = 0.0 if high > low else 0.05 * abs(high) or 0.5
+    return low - margin, high + margin
+
+
+def _rms(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(known**2))) if len(known) else float("nan")

@@ -1,0 +1,156 @@
+"""A result as pictures and a page of text: what one looks at first.
+
+report.png: a band, the recovered CMB, its error, chi2 in every pixel. parameters.png:
+maps of the parameters that have patches. report.txt: the table. Large maps are averaged
+to nside 128 before they are drawn; the numbers in titles are of the full maps.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from healpy import vec2pix
+from healpy.projector import MollweideProj
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+from distsep.data.healpix import nside_of
+from distsep.data.observation import Observation
+from distsep.data.result import Result
+from distsep.data.stored_observation import StoredObservation
+from distsep.panels import (
+    Panel,
+    in_words,
+    observed,
+    parameter_panels,
+    sky_panels,
+)
+from distsep.table import goodness, text_table
+
+MASKED = "0.82"
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 11.5,
+    "mathtext.fontset": "stixsans",
+}
+
+
+def report(
+    result: Result,
+    directory: str | Path,
+    observation: Observation | StoredObservation | None = None,
+    truth: Any = None,
+) -> list[Path]:
+    """Write the pictures and the table of a result.
+
+    Args:
+        result: A whole result, of one process.
+        directory: Where to write; made if it is not there.
+        observation: What was separated: for the picture of a band. If it is a stored
+            simulation, its truth is used.
+        truth: The same simulation, if `observation` is not the store itself.
+
+    Returns:
+        The files written: report.txt, report.png and, with patches, parameters.png.
+
+    Communication: none; one rank is enough.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if truth is None and isinstance(observation, StoredObservation):
+        truth = observation
+    if truth is not None and truth.truth is None:
+        truth = None
+    files = [directory / "report.txt"]
+    known = None if truth is None else truth.truth.parameters
+    files[0].write_text(text_table(result, known))
+    with mpl.rc_context(_STYLE):
+        panels = sky_panels(result, observation, truth)
+        files.append(directory / "report.png")
+        _figure(panels, _heading(result)).savefig(files[-1], dpi=150)
+        panels = parameter_panels(result)
+        if panels:
+            heading = ("Parameters with patches", _origin(result))
+            files.append(directory / "parameters.png")
+            _figure(panels, heading).savefig(files[-1], dpi=150)
+    return files
+
+
+def _figure(panels: list[Panel], heading: tuple[str, str]) -> Figure:
+    """Draw panels two in a row, under a heading."""
+    rows = -(-len(panels) // 2)
+    head = 0.75
+    height = 3.62 * rows + head
+    figure = Figure(figsize=(12, height), facecolor="white")
+    top, below = heading
+    middle = {"ha": "center", "va": "center"}
+    figure.text(0.5, 1 - 0.26 / height, top, size=15, weight="bold", **middle)
+    figure.text(0.5, 1 - 0.56 / height, below, size=10.5, color="0.3", **middle)
+    for n, panel in enumerate(panels):
+        row, column = divmod(n, 2)
+        alone = n == len(panels) - 1 and column == 0
+        left = 0.265 if alone else 0.02 + 0.49 * column
+        bottom = (height - head - 3.62 * (row + 1) + 0.68) / height
+        axes = figure.add_axes((left, bottom, 0.47, 2.52 / height))
+        _draw(axes, panel)
+    return figure
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    """Draw one map in Mollweide projection, masked pixels grey, and its colour bar."""
+    nside = nside_of(len(panel.m))
+    projection = MollweideProj(xsize=1400)
+    find = lambda x, y, z: vec2pix(nside, x, y, z, nest=True)
+    image = projection.projmap(panel.m, find)
+    ellipse = Ellipse((0, 0), 4, 2, facecolor=MASKED)
+    axes.add_patch(ellipse)
+    drawn = axes.imshow(
+        np.ma.masked_invalid(image),
+        cmap=mpl.colormaps[panel.colours].with_extremes(bad="none"),
+        extent=projection.get_extent(),
+        origin="lower",
+        vmin=panel.span[0],
+        vmax=panel.span[1],
+        interpolation="nearest",
+        zorder=2,
+    )
+    drawn.set_clip_path(ellipse)
+    edge = Ellipse((0, 0), 4, 2, fill=False, edgecolor="0.35", linewidth=0.8, zorder=3)
+    axes.add_patch(edge)
+    axes.set(xlim=(-2.02, 2.02), ylim=(-1.02, 1.02), aspect="equal")
+    axes.set_axis_off()
+    axes.set_title(panel.title, weight="bold", loc="left", pad=5)
+    axes.set_title(panel.note, loc="right", fontsize=9.5, color="0.3", pad=5)
+    bar = axes.inset_axes((0.2, -0.085, 0.6, 0.045))
+    scale = axes.figure.colorbar(
+        drawn, cax=bar, orientation="horizontal", extend="both"
+    )
+    scale.outline.set_linewidth(0.5)
+    scale.ax.tick_params(labelsize=9, length=2.5, width=0.5)
+    unit = in_words(panel.unit)
+    axes.text(0.815, -0.062, unit, transform=axes.transAxes, va="center", ha="left")
+
+
+def _heading(result: Result) -> tuple[str, str]:
+    """Return the title of the first picture: what was separated, and how well."""
+    fit = goodness(result)
+    words = [" + ".join(result.component_names)]
+    if fit is not None:
+        z = f"{fit.z:+.1f}".replace("-", "\N{MINUS SIGN}")
+        words.append(f"$\\chi^2$/dof = {fit.chi2 / fit.dof:.4f} (z = {z})")
+    if not result.converged:
+        words.append("NOT CONVERGED")
+    return "      ".join(words), _origin(result)
+
+
+def _origin(result: Result) -> str:
+    """Return what was observed, in one line."""
+    sky = observed(result).sum() / (12 * result.nside**2)
+    frame = {"G": "Galactic", "C": "celestial", "E": "ecliptic"}[result.coordsys]
+    return (
+        f"{len(result.bands)} bands, Stokes {result.stokes}, nside {result.nside}, "
+        f"{100 * sky:.0f}% of the sky, {frame} coordinates"
+    )
