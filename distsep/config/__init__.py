@@ -1,4 +1,4 @@
-"""Configuration files: run.toml and sky.toml, checked as a whole before anything runs."""
+"""Configuration files: run.toml and sky.toml, checked whole before anything runs."""
 
 from distsep.config.errors import ConfigError
 from distsep.config.run import RunConfig, read_config

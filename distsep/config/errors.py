@@ -1,7 +1,7 @@
 """What is wrong with a configuration file: all of it, at once, with the nearest name.
 
-Knows pydantic models and TOML, nothing of skies. `collect` turns raw tables into a model
-and a list of problems; `apply_overrides` is `--set`.
+Knows pydantic models and TOML, nothing of skies. `collect` turns raw tables into a
+model and a list of problems; `apply_overrides` is `--set`.
 """
 
 import difflib

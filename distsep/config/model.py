@@ -23,13 +23,13 @@ Problems = list[tuple[Place, str]]
 
 def kinds() -> dict[str, Callable[..., Component]]:
     """The predefined laws by name."""
-    return {
-        name: law
-        for name, law in vars(laws).items()
-        if name[0].isupper()
-        and inspect.isfunction(law)
-        and law.__module__ == laws.__name__
-    }
+    return {name: getattr(laws, name) for name in laws.__all__ if name[0].isupper()}
+
+
+def default_name(kind: str | None) -> str:
+    """What a component of a kind is called when it is not named."""
+    known = inspect.signature(kinds()[kind]).parameters if kind in kinds() else {}
+    return known["name"].default if "name" in known else kind or ""
 
 
 def build_law(
@@ -49,7 +49,9 @@ def build_law(
         return None, [((), "give `kind` or `expression`, one of the two")]
     if table.kind is not None:
         if table.kind not in kinds():
-            return None, [(("kind",), f"got {table.kind!r}; {nearest(table.kind, kinds())}")]
+            return None, [
+                (("kind",), f"got {table.kind!r}; {nearest(table.kind, kinds())}")
+            ]
         make, base, problems = _of_kind(table)
     else:
         make, base, problems = _of_expression(table)
@@ -69,13 +71,20 @@ def _of_kind(table: "LawTable") -> tuple[Callable, dict[str, Any], Problems]:
     known = inspect.signature(make).parameters
     base: dict[str, Any] = {"name": table.label}
     problems: Problems = []
-    needs = "nu0" in known and known["nu0"].default is inspect.Parameter.empty
+    needed = [
+        name
+        for name, p in known.items()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
     if table.nu0 is not None and "nu0" not in known:
         problems.append((("nu0",), f"{table.kind} has no reference frequency"))
     elif table.nu0 is not None:
         base["nu0"] = table.nu0
-    elif needs:
-        problems.append((("nu0",), "is required: the reference frequency [GHz]"))
+    for name in needed:
+        if name in table.options:
+            base[name] = _option(name, table.options[name])
+        elif name not in base:
+            problems.append(((name,), f"is required for {table.kind}"))
     if table.unit is not None:
         open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
         if "units" not in known and not open_ended:
@@ -104,44 +113,69 @@ def _with_keys(
     """Give the law its remaining keys: parameters to free, to fix, and options."""
     problems: Problems = []
     arguments = dict(base)
-    tables = getattr(table, "parameters", {})
-    for name in tables:
+    for name in getattr(table, "parameters", {}):
         if name not in law.parameters:
             freed = _try(make, {**arguments, name: None})
             if freed is None or name not in freed.parameters:
-                problems.append(((name,), _unknown(name, law)))
+                problems.append(((name,), _unknown(name, table, law)))
             else:
                 arguments[name] = None
-    for name, value in table.options.items():
+    left = {k: v for k, v in table.options.items() if k not in base}
+    if fix_numbers:
+        left.pop("moments", None)  # see `expand`
+    for name, value in left.items():
         is_free = name in law.parameters
-        if is_free and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if is_free and type(value) not in (int, float):
             problems.append(((name,), f"expected a number or a table, got {value!r}"))
-            continue
-        if is_free and not fix_numbers:
-            continue
-        value = float(value) if is_free else value
-        if _try(make, {**arguments, name: value}) is None:
-            problems.append(((name,), _unknown(name, law)))
-        else:
-            arguments[name] = value
-    if arguments == base:
-        return law, problems
-    try:
-        return make(**arguments), problems
-    except (ValueError, TypeError) as error:
-        return None, [*problems, ((), str(error))]
+        elif fix_numbers or not is_free:
+            given = float(value) if is_free else _option(name, value)
+            if _try(make, {**arguments, name: given}) is None:
+                problems.append(((name,), _unknown(name, table, law)))
+            else:
+                arguments[name] = given
+    return (law if arguments == base else _try(make, arguments)), problems
+
+
+def expand(table: "LawTable", law: Component) -> tuple[Component, ...]:
+    """The components of a table: one, or its moments if `moments` gives an order.
+
+    Raises:
+        ValueError: for an order that is not possible.
+    """
+    order = table.options.get("moments")
+    if order is None:
+        return (law,)
+    if type(order) is not int:
+        raise ValueError(f"expected a whole number, got {order!r}")
+    tables = getattr(table, "parameters", {})
+    pivot = {
+        name: value
+        for name, t in tables.items()
+        if (value := t.fixed if t.start is None else t.start) is not None
+    }
+    return laws.moments(law, order, **pivot)
+
+
+def _option(name: str, value: Any) -> Any:
+    """The value of a key that is no parameter; `table` is a file of two columns."""
+    if name == "table" and isinstance(value, str):
+        return tuple(np.loadtxt(Path(value).expanduser(), usecols=(0, 1), unpack=True))
+    return value
 
 
 def _try(make: Callable, arguments: dict) -> Component | None:
     try:
         return make(**arguments)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OSError):
         return None
 
 
-def _unknown(name: str, law: Component) -> str:
-    valid = ["name", "unit", "nu0", *law.parameters]
-    return f"unknown key; {nearest(name, valid)}"
+def _unknown(name: str, table: "LawTable", law: Component) -> str:
+    valid = {"name", "unit", "nu0", *law.parameters}
+    if table.kind is not None:
+        known = inspect.signature(kinds()[table.kind]).parameters
+        valid |= set(known) - {"units", "options", "keywords"}
+    return f"unknown key; {nearest(name, sorted(valid))}"
 
 
 def build_instrument(table: "InstrumentTable") -> Instrument:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from distsep.config import checks
+from distsep.config.arguments import separate_arguments
 from distsep.config.tables import (
     Band,
     Columns,
@@ -18,6 +19,7 @@ from distsep.config.tables import (
     PriorTable,
     Stokes,
     Table,
+    check_tables,
     read_tables,
 )
 
@@ -124,12 +126,24 @@ class FitTable(Table):
 
 
 class OutputTable(Table):
-    """What is kept, and where."""
+    """What is kept, and where.
+
+    Attributes:
+        store: The result.
+        report: Directory of the table and the pictures; "" for none. If absent, it is
+            named after the store.
+    """
 
     store: str = "result.zarr"
+    report: str | None = None
     amplitude_unit: str = "uK_CMB"
     residuals: bool = False
     amplitude_covariance: list[str] = []
+
+
+def report_directory(store: str | Path) -> Path:
+    """Where the report of a result goes by default: beside it."""
+    return Path(f"{str(store).removesuffix('.zarr')}_report")
 
 
 class RunConfig(FileTable):
@@ -141,6 +155,17 @@ class RunConfig(FileTable):
     instrument: InstrumentTable = InstrumentTable()
     fit: FitTable = FitTable()
     output: OutputTable = OutputTable()
+
+    @property
+    def report_directory(self) -> Path | None:
+        """Where the pictures go, if anywhere."""
+        if self.output.report is None:
+            return report_directory(self.output.store)
+        return Path(self.output.report) if self.output.report else None
+
+    def separate_arguments(self, *, nside: int, coordsys: str) -> dict[str, Any]:
+        """The arguments of `separate` (see `config.arguments`)."""
+        return separate_arguments(self, nside=nside, coordsys=coordsys)
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -158,6 +183,22 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Communication: none; under MPI one rank reads and the others are told.
     """
-    return read_tables(
-        RunConfig, ComponentTable, path, overrides, checks.run_problems
-    )
+    return read_tables(RunConfig, ComponentTable, path, overrides, checks.run_problems)
+
+
+def import_tables(
+    observation: dict[str, Any], instrument: dict[str, Any]
+) -> tuple[ObservationTable, InstrumentTable]:
+    """Check the tables that `distsep import` makes of its flags.
+
+    Raises:
+        ConfigError: listing all mistakes, each with its key.
+    """
+    raw = {
+        "observation": {k: v for k, v in observation.items() if v is not None},
+        "instrument": {k: v for k, v in instrument.items() if v is not None},
+        # The checks of a run want a component; its own can find nothing wrong.
+        "component": [{"kind": "CMB"}],
+    }
+    config = check_tables(RunConfig, raw, "import", checks.run_problems)
+    return config.observation, config.instrument

@@ -6,14 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat
 
-from distsep.config.checks import (
-    HITS_NORM,
-    build_laws,
+from distsep.config.check_basics import (
     file_problems,
-    instrument_problems,
+    hits_problems,
     power_of_two,
+    unit_problems,
 )
-from distsep.config.errors import Problem, nearest
+from distsep.config.check_data import instrument_problems
+from distsep.config.checks import build_laws
+from distsep.config.errors import Place, Problem
 from distsep.config.tables import (
     FileTable,
     InstrumentTable,
@@ -24,6 +25,10 @@ from distsep.config.tables import (
     Table,
     read_tables,
 )
+from distsep.model.units import UNITS
+
+SOURCES = ("spectrum", "power_law", "file", "random")  # of an amplitude
+WITH_DEFAULT = ("CMB", "Dust", "Synchrotron")  # components with one of their own
 
 
 class SkyTable(Table):
@@ -126,19 +131,14 @@ def read_sky(path: str | Path, overrides: Sequence[str] = ()) -> SkyConfig:
 
     Communication: none.
     """
-    return read_tables(
-        SkyConfig, SkyComponentTable, path, overrides, sky_problems
-    )
+    return read_tables(SkyConfig, SkyComponentTable, path, overrides, sky_problems)
 
 
 def sky_problems(config: SkyConfig) -> Iterator[Problem]:
     """Yield everything wrong with sky.toml that its types do not show."""
-    from distsep.model.units import UNITS
-
     yield from power_of_two(("sky", "nside"), config.sky.nside)
     yield from file_problems(("sky",), config.sky, "mask", "hits")
-    if config.sky.hits and config.sky.hits_norm is None:
-        yield ("sky", "hits_norm"), HITS_NORM
+    yield from hits_problems(("sky",), config.sky)
     yield from instrument_problems(config.instrument)
     laws = yield from build_laws(config.component, fix_numbers=False)
     for n, (table, law) in enumerate(zip(config.component, laws, strict=True)):
@@ -152,17 +152,18 @@ def sky_problems(config: SkyConfig) -> Iterator[Problem]:
         for name in law.parameters if law is not None else ():
             if name not in given and table.expression is not None:
                 yield (*place, name), "is required: the sky needs its value"
-        a = table.amplitude
-        if a is None:
-            if table.kind not in ("CMB", "Dust", "Synchrotron"):
-                yield (*place, "amplitude"), "is required for this component"
-            continue
-        sources = ("spectrum", "power_law", "file", "random")
-        if sum(getattr(a, s) is not None for s in sources) != 1:
-            yield (*place, "amplitude"), f"give exactly one of {', '.join(sources)}"
-        yield from file_problems((*place, "amplitude"), a, "file")
-        if a.spectrum not in (None, "camb"):
-            yield from file_problems((*place, "amplitude"), a, "spectrum")
-        if a.unit is not None and a.unit not in UNITS:
-            where = (*place, "amplitude", "unit")
-            yield where, f"unknown unit {a.unit!r}; {nearest(a.unit, UNITS)}"
+        yield from _amplitude_problems((*place, "amplitude"), table)
+
+
+def _amplitude_problems(place: Place, table: SkyComponentTable) -> Iterator[Problem]:
+    a = table.amplitude
+    if a is None:
+        if table.kind not in WITH_DEFAULT:
+            yield place, "is required for this component"
+        return
+    if sum(getattr(a, key) is not None for key in SOURCES) != 1:
+        yield place, f"give exactly one of {', '.join(SOURCES)}"
+    yield from file_problems(place, a, "file")
+    if a.spectrum != "camb":
+        yield from file_problems(place, a, "spectrum")
+    yield from unit_problems((*place, "unit"), a.unit, UNITS)

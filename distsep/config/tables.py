@@ -27,7 +27,9 @@ from distsep.config.errors import (
     read_toml,
     spell,
 )
+from distsep.config.model import default_name
 
+OPTION_TABLES = {"lines"}  # keys of a component that are tables but no parameters
 Stokes = Literal["I", "QU", "IQU"]
 Response = Literal["intensity", "RJ", "weights"]
 Ordering = Literal["RING", "NEST"]
@@ -74,8 +76,8 @@ class LawTable(Table):
 
     @property
     def label(self) -> str:
-        """The name its parameters are called by: `name`, else `kind`."""
-        return self.name or self.kind or ""
+        """The name its parameters are called by: `name`, else that of its kind."""
+        return self.name or default_name(self.kind)
 
 
 class SystematicTable(Table):
@@ -134,8 +136,9 @@ def gather_parameters(raw: dict, law: type[LawTable]) -> None:
     for table in tables if isinstance(tables, list) else []:
         if isinstance(table, dict):
             rest = {k: table.pop(k) for k in list(table) if k not in known}
-            table["parameters"] = {k: v for k, v in rest.items() if type(v) is dict}
-            table["options"] = {k: v for k, v in rest.items() if type(v) is not dict}
+            own = {k for k, v in rest.items() if type(v) is dict} - OPTION_TABLES
+            table["parameters"] = {k: v for k, v in rest.items() if k in own}
+            table["options"] = {k: v for k, v in rest.items() if k not in own}
 
 
 def read_tables(
@@ -161,13 +164,28 @@ def read_tables(
     raw = read_toml(path)
     apply_overrides(raw, overrides)
     gather_parameters(raw, law)
+    config = check_tables(model, raw, str(path), find_problems)
+    text = path.read_text(encoding="utf-8")
+    config._source.update(configuration=text, overrides=list(overrides))
+    return config
+
+
+def check_tables(
+    model: type[File],
+    raw: dict,
+    source: str,
+    find_problems: Callable[[File], Iterable[Problem]],
+) -> File:
+    """Make a model of raw tables, or say everything that is wrong with them.
+
+    Raises:
+        ConfigError: listing all mistakes, each with its key.
+    """
     config, problems = collect(model, raw)
     if config is not None:
         seen = [place for place, _ in problems]
         problems += [p for p in find_problems(config) if not follows_from(p[0], seen)]
     if config is None or problems:
         lines = [f"{spell(place, raw)}: {message}" for place, message in problems]
-        raise ConfigError(str(path), lines)
-    text = path.read_text(encoding="utf-8")
-    config._source.update(configuration=text, overrides=list(overrides))
+        raise ConfigError(source, lines)
     return config

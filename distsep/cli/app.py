@@ -1,0 +1,317 @@
+"""The commands and their flags. What they do is in `tasks.py` and `doctor.py`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distsep.cli.session import session
+
+app = typer.Typer(
+    name="distsep",
+    help="Separate the components of the microwave sky, over MPI ranks and devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Where to write.", show_default=False),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is already there.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the file, e.g. fit.tolerance=1e-4 or "
+        "component.Dust.nu0=353. May be repeated.",
+        show_default=False,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what matters.")]
+LogFile = Annotated[
+    Path | None,
+    typer.Option("--log-file", help="Keep what is said.", show_default=False),
+]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        "--devices",
+        min=1,
+        help="Devices to make of the processor of each rank (or DISTSEP_DEVICES).",
+        show_default=False,
+    ),
+]
+
+
+def _overrides(assignments: list[str] | None, output: Path | None) -> list[str]:
+    """`--output` is a short way to set `output.store`; it has the last word."""
+    out = [] if output is None else [f"output.store={json.dumps(str(output))}"]
+    return [*(assignments or []), *out]
+
+
+@app.command()
+def simulate(
+    config: Annotated[Path, typer.Argument(help="A sky.toml.")],
+    output: Output = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    quiet: Quiet = False,
+    log_file: LogFile = None,
+) -> None:
+    """Draw a sky, observe it with noise, and write the store.
+
+    **Examples**
+
+    `distsep simulate sky.toml`
+
+    `distsep simulate sky.toml -o sky2.zarr --set sky.seed=2`
+
+    `mpirun -n 4 distsep simulate sky.toml` (the same store, sooner)
+    """
+    from distsep.cli import tasks
+
+    with session(quiet=quiet, log_file=log_file) as current:
+        tasks.simulate(current, config, _overrides(set_, output), overwrite)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="A run.toml.")],
+    output: Output = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    quiet: Quiet = False,
+    log_file: LogFile = None,
+    devices: Devices = None,
+) -> None:
+    """Separate the components of an observation, and write the result.
+
+    Ends with 0 if the fit converged, 3 if it did not (the result is written), 2 if the
+    input is bad.
+
+    **Examples**
+
+    `distsep run run.toml`
+
+    `mpirun -n 4 distsep run run.toml --devices 2`
+
+    `distsep run run.toml --set fit.solver=newton --set component.Dust.nu0=353`
+    """
+    from distsep.cli import tasks
+
+    with session(quiet=quiet, log_file=log_file, devices=devices) as current:
+        tasks.run(current, config, _overrides(set_, output), overwrite)
+
+
+@app.command("import")
+def import_(
+    maps: Annotated[list[Path], typer.Argument(help="FITS maps, one per band.")],
+    output: Output = None,
+    stokes: Annotated[str, typer.Option(help="I, QU or IQU.")] = "IQU",
+    nu: Annotated[
+        str | None, typer.Option(help="Frequencies [GHz]: 61,94.", show_default=False)
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Names of the bands: V,W.", show_default=False)
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Known instrument: WMAP, Planck...", show_default=False),
+    ] = None,
+    depth_i: Annotated[
+        str | None,
+        typer.Option(help="Depths of I [uK_CMB arcmin].", show_default=False),
+    ] = None,
+    depth_p: Annotated[
+        str | None,
+        typer.Option(help="Depths of Q, U [uK_CMB arcmin].", show_default=False),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(help="Unit, where the files do not say.", show_default=False),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="FITS mask, 1 = use.", show_default=False)
+    ] = None,
+    hits: Annotated[
+        Path | None, typer.Option(help="FITS map of hits.", show_default=False)
+    ] = None,
+    hits_norm: Annotated[
+        str | None,
+        typer.Option(
+            help="Hits at which the depths hold: a number, max or mean.",
+            show_default=False,
+        ),
+    ] = None,
+    ordering: Annotated[
+        str | None, typer.Option(help="RING or NEST.", show_default=False)
+    ] = None,
+    coordsys: Annotated[
+        str | None, typer.Option(help="G, C or E.", show_default=False)
+    ] = None,
+    polcconv: Annotated[
+        str | None, typer.Option(help="COSMO or IAU.", show_default=False)
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of each Stokes parameter: 0,1,2.", show_default=False
+        ),
+    ] = None,
+    resolution: Annotated[
+        float | None,
+        typer.Option(help="Common FWHM of the maps [arcmin].", show_default=False),
+    ] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    log_file: LogFile = None,
+) -> None:
+    """Make a store of FITS maps, one file per band.
+
+    What the headers say is checked; what they do not say must be stated here.
+
+    **Examples**
+
+    `distsep import v.fits w.fits --preset WMAP --bands V,W --unit mK_CMB
+    --mask mask.fits -o wmap.zarr`
+
+    `distsep import f100.fits f143.fits --nu 100,143 --stokes QU --depth-p 118,70
+    -o planck.zarr`
+    """
+    from distsep.cli import tasks
+
+    table: dict[str, Any] = {
+        "stokes": stokes,
+        "unit": unit,
+        "mask": None if mask is None else str(mask),
+        "hits": None if hits is None else str(hits),
+        "hits_norm": _number(hits_norm),
+        "ordering": ordering,
+        "coordsys": coordsys,
+        "polcconv": polcconv,
+        "resolution": resolution,
+    }
+    instrument: dict[str, Any] = {
+        "preset": preset,
+        "nu": _numbers(nu, "--nu"),
+        "bands": _words(bands),
+        "depth_i": _numbers(depth_i, "--depth-i"),
+        "depth_p": _numbers(depth_p, "--depth-p"),
+    }
+    chosen = [_number(word) for word in _words(columns) or []] or None
+    files = [{"file": str(path), "columns": chosen} for path in maps]
+    with session(quiet=quiet, log_file=log_file) as current:
+        tasks.import_maps(current, files, table, instrument, output, overwrite)
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="An observation or a result.")],
+    output: Output = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Only the observed pixels.")
+    ] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    log_file: LogFile = None,
+) -> None:
+    """Write the maps of a store as FITS files, one per band or component.
+
+    **Examples**
+
+    `distsep export result.zarr -o maps/`
+    """
+    from distsep.cli import tasks
+
+    with session(quiet=quiet, log_file=log_file) as current:
+        tasks.export(current, store, output, partial, overwrite)
+
+
+@app.command()
+def report(
+    result: Annotated[Path, typer.Argument(help="A result store.")],
+    output: Output = None,
+    quiet: Quiet = False,
+    log_file: LogFile = None,
+) -> None:
+    """Print the table of a result and draw its picture.
+
+    **Examples**
+
+    `distsep report result.zarr -o report/`
+    """
+    from distsep.cli import tasks
+
+    with session(quiet=quiet, log_file=log_file) as current:
+        tasks.report(current, result, output)
+
+
+@app.command()
+def info(
+    store: Annotated[Path, typer.Argument(help="An observation or a result.")],
+    quiet: Quiet = False,
+    log_file: LogFile = None,
+) -> None:
+    """Say what a store holds.
+
+    **Examples**
+
+    `distsep info sky.zarr`
+    """
+    from distsep.cli import tasks
+
+    with session(quiet=quiet, log_file=log_file) as current:
+        tasks.info(current, store)
+
+
+@app.command()
+def doctor(
+    quiet: Quiet = False, log_file: LogFile = None, devices: Devices = None
+) -> None:
+    """Check the installation: versions, MPI, devices, and a separation of a second.
+
+    **Examples**
+
+    `distsep doctor`
+
+    `mpirun -n 2 distsep doctor --devices 2`
+    """
+    from distsep.cli import doctor as checks
+
+    with session(quiet=quiet, log_file=log_file, devices=devices) as current:
+        checks.examine(current)
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",")]
+
+
+def _number(text: str | None) -> Any:
+    """A number if it reads as one, else the word."""
+    for kind in (int, float):
+        try:
+            return None if text is None else kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _numbers(text: str | None, flag: str) -> list[float] | None:
+    try:
+        return None if text is None else [float(word) for word in _words(text) or []]
+    except ValueError:
+        message = f"{flag} expected numbers separated by commas, got {text!r}"
+        raise typer.BadParameter(message) from None
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

@@ -1,0 +1,128 @@
+"""One run of the command: ranks, voice, and the exit code whatever happens.
+
+Exit codes: 0 done; 1 unexpected error, with its traceback; 2 bad input, with one
+message; 3 the fit did not converge (its result is written).
+"""
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distsep.cli.voice import Voice, shout
+
+if TYPE_CHECKING:
+    from distsep.parallel import Comm
+
+BAD_INPUT = 2
+NOT_CONVERGED = 3
+
+
+class RefusedError(Exception):
+    """Bad input that all ranks know of: they leave together."""
+
+
+@dataclass
+class Session:
+    """What a command works with.
+
+    Attributes:
+        comm: The ranks.
+        voice: What speaks for them.
+        code: Exit code of a command that ran to its end.
+    """
+
+    comm: "Comm"
+    voice: Voice
+    code: int = 0
+
+    def together(self, function: Callable[[], Any]) -> Any:
+        """Run a function on rank 0 and give its answer to all ranks.
+
+        Raises:
+            RefusedError: on all ranks, if it finds the input bad.
+
+        Communication: one broadcast.
+        """
+        answer, reason = None, None
+        if self.comm.rank == 0:
+            try:
+                answer = function()
+            except Exception as error:
+                if not is_bad_input(error):
+                    raise
+                reason = str(error)
+        answer, reason = self.comm.bcast((answer, reason))
+        if reason is not None:
+            raise RefusedError(reason)
+        return answer
+
+
+@contextlib.contextmanager
+def session(
+    *, quiet: bool, log_file: Path | None, devices: int | None = None
+) -> Iterator[Session]:
+    """Join the ranks, run the block, and end the process with its exit code.
+
+    Args:
+        quiet: Say only warnings, errors and answers.
+        log_file: Where everything said is kept.
+        devices: Devices that JAX is to make of the processor of each rank.
+
+    Communication: collective.
+    """
+    from distsep import parallel
+
+    devices = devices or int(os.environ.get("DISTSEP_DEVICES", 0)) or None
+    if devices is not None:
+        parallel.set_host_devices(devices)
+    comm = parallel.world() if parallel.launched_by_mpi() else parallel.serial()
+    voice = Voice(quiet=quiet, log_file=log_file, speaks=comm.rank == 0)
+    current = Session(comm, voice)
+    try:
+        with parallel.guard(comm):
+            try:
+                yield current
+            except RefusedError as error:
+                voice.fail(str(error))
+                current.code = BAD_INPUT
+            except Exception as error:
+                if not is_bad_input(error):
+                    raise
+                _stop_all(current, error)
+    finally:
+        voice.close()
+    if current.code:
+        raise SystemExit(current.code)
+
+
+def _stop_all(current: Session, error: Exception) -> None:
+    """Bad input that this rank found, perhaps alone: say it once and end all ranks."""
+    comm = current.comm
+    if comm.size == 1:
+        current.voice.fail(str(error))
+        current.code = BAD_INPUT
+        return
+    # Where all ranks find the same, the lowest speaks and ends the others.
+    time.sleep(min(0.2 * comm.rank, 2.0))
+    shout(f"error: {error} (rank {comm.rank} of {comm.size})")
+    comm.abort(BAD_INPUT)
+
+
+def is_bad_input(error: Exception) -> bool:
+    """Whether an error is a message of ours to the user, rather than a surprise.
+
+    Ours are raised by a line of this package; a ValueError from within a library is a
+    surprise and keeps its traceback.
+    """
+    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
+        return True
+    if not isinstance(error, ValueError | TypeError | ImportError | OSError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    package = Path(__file__).resolve().parents[1]
+    return bool(frames) and Path(frames[-1].filename).resolve().is_relative_to(package)

@@ -1,0 +1,216 @@
+"""What the commands do, once the ranks are together and the voice is there."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+import distsep
+from distsep.cli.session import NOT_CONVERGED, Session
+from distsep.config import RunConfig, read_config, read_sky
+from distsep.config.inputs import describe, read_fits, share
+from distsep.config.run import import_tables, report_directory
+from distsep.data import store
+from distsep.data.fits_scalar import read_mask
+
+
+def refuse_existing(path: str | Path, overwrite: bool) -> None:
+    """Stop before any work if the output is there and is to be kept."""
+    if Path(path).exists() and not overwrite:
+        raise FileExistsError(f"{path} exists: choose another name or `--overwrite`.")
+
+
+def simulate(
+    session: Session, path: Path, overrides: list[str], overwrite: bool
+) -> None:
+    """`distsep simulate`."""
+    from distsep.simulate import simulate as make
+
+    def read() -> Any:
+        config = read_sky(path, overrides)
+        refuse_existing(config.output.store, overwrite)
+        return config
+
+    config = session.together(read)
+    with session.voice.progress("simulating") as progress:
+        make(
+            config,
+            config.output.store,
+            comm=session.comm,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if session.comm.rank == 0:
+        info(session, Path(config.output.store))
+
+
+def run(session: Session, path: Path, overrides: list[str], overwrite: bool) -> None:
+    """`distsep run`: leaves 3 as exit code if the fit did not converge."""
+    comm, voice = session.comm, session.voice
+
+    def read() -> RunConfig:
+        config = read_config(path, overrides)
+        refuse_existing(config.output.store, overwrite)
+        return config
+
+    config = session.together(read)
+    data, observed = _maps(config, comm)
+    arguments = config.separate_arguments(nside=data.nside, coordsys=data.coordsys)
+    voice.say(describe(data.instrument))
+    with voice.progress("separating") as progress:
+        result = distsep.separate(
+            observation=data,
+            observed=observed,
+            output=config.output.store,
+            overwrite=overwrite,
+            comm=comm,
+            tell=_teller(progress, config.fit.max_steps),
+            **arguments,
+        )
+    if not result.converged:
+        session.code = NOT_CONVERGED
+    if comm.rank == 0:
+        text, files = _report(Path(config.output.store), config.report_directory)
+        voice.answer(text)
+        for file in (config.output.store, *files):
+            voice.say(f"wrote {file}")
+
+
+def _maps(config: RunConfig, comm: Any) -> tuple[Any, Any]:
+    """The observation of a configuration, and the pixels of the sphere to use."""
+    table = config.observation
+    said = {"run": config.provenance}
+    if table.store is None:
+        data = share(read_fits(table, config.instrument), comm.rank, comm.size)
+        return data.replace(provenance={**data.provenance, **said}), None
+    data = store.open_observation(table.store)
+    data.provenance = {**data.provenance, **said, "observation": table.store}
+    observed = None
+    if table.mask is not None:
+        observed = read_mask(table.mask, nside=data.nside, coordsys=data.coordsys)
+    return data, observed
+
+
+def _teller(progress: Callable[[int, int, str], None], most: int) -> Callable:
+    """What `separate` tells, as a progress bar."""
+
+    def tell(phase: str, passes: int, distance: float | None = None) -> None:
+        words = phase if distance is None else f"{phase}, {distance:.1g} sigma to go"
+        progress(passes, most, words)
+
+    return tell
+
+
+def import_maps(
+    session: Session,
+    files: list[dict],
+    table: dict[str, Any],
+    instrument: dict[str, Any],
+    output: Path | None,
+    overwrite: bool,
+) -> None:
+    """`distsep import`: the same tables as [observation] and [instrument]."""
+    path = output or Path("sky.zarr")
+
+    def work() -> None:
+        refuse_existing(path, overwrite)
+        where, what = import_tables({**table, "fits": files}, instrument)
+        store.save_observation(read_fits(where, what), path, overwrite=overwrite)
+
+    session.together(work)
+    if session.comm.rank == 0:
+        info(session, path)
+
+
+def export(
+    session: Session, path: Path, output: Path | None, partial: bool, overwrite: bool
+) -> None:
+    """`distsep export`: one FITS file per band, or per component and for chi2."""
+    from distsep.data.export import export_store
+
+    def work() -> list[Path]:
+        directory = output or Path(f"{path.name.removesuffix('.zarr')}_fits")
+        return export_store(path, directory, partial=partial, overwrite=overwrite)
+
+    for file in session.together(work):
+        session.voice.say(f"wrote {file}")
+
+
+def report(session: Session, path: Path, output: Path | None) -> None:
+    """`distsep report`: the table on the terminal, the pictures beside the store."""
+
+    def work() -> tuple[str, list[Path]]:
+        return _report(path, output or report_directory(path))
+
+    text, files = session.together(work)
+    session.voice.answer(text)
+    for file in files:
+        session.voice.say(f"wrote {file}")
+
+
+def _report(path: Path, directory: Path | None) -> tuple[str, list[Path]]:
+    """The table of a result, and its pictures in a directory, if there is one."""
+    from distsep.table import text_table
+
+    result = store.read(path)
+    if not isinstance(result, distsep.Result):
+        raise ValueError(f"{path} holds an observation, not a result.")
+    source = result.provenance.get("observation")
+    observation = None
+    if source is not None and Path(source).is_dir():
+        observation = store.open_observation(source)
+    truth = observation.truth if observation is not None else None
+    text = text_table(result, truth.parameters if truth is not None else None)
+    if directory is None:
+        return text, []
+    from distsep.report import report as draw
+
+    return text, draw(result, directory, observation)
+
+
+def info(session: Session, path: Path) -> None:
+    """`distsep info`: the header of a store; no pixel is read."""
+
+    def work() -> tuple[str, list[tuple[str, str]]]:
+        reader = store.GroupReader(path)
+        return reader.kind, _facts(reader)
+
+    kind, facts = work() if session.comm.size == 1 else session.together(work)
+    table = Table("what", f"{path} ({kind})", title_justify="left")
+    for name, value in facts:
+        table.add_row(name, value)
+    session.voice.answer(table)
+
+
+def _facts(reader: Any) -> list[tuple[str, str]]:
+    head = reader.attributes
+    nside = 2 ** head["dggs"]["refinement_level"]
+    npix = reader.grid.npix
+    facts = [
+        ("pixels", f"{npix} of nside {nside}, {100 * npix / (12 * nside**2):.1f}% sky"),
+        ("stokes", f"{head['stokes']}, {head['coordsys']}, {head['polcconv']}"),
+        ("chunks", f"{reader.grid.nchunks} of {reader.grid.chunk} pixels"),
+    ]
+    if reader.kind == "observation":
+        from distsep.model.instrument import Instrument
+
+        facts += [
+            ("instrument", describe(Instrument.from_dict(head["instrument"]))),
+            ("noise", ", ".join(reader.dims("inverse_noise"))),
+            ("type", str(reader.dtype("maps"))),
+        ]
+        if head.get("resolution"):
+            facts.append(("resolution", f"{head['resolution']:g} arcmin"))
+        if head.get("truth"):
+            known = head["truth"]["parameters"].items()
+            words = (f"{k} = {'varies' if v is None else v}" for k, v in known)
+            facts.append(("truth", ", ".join(words)))
+    else:
+        facts += [
+            ("components", ", ".join(head["component_names"])),
+            ("parameters", f"{len(head['names'])}: {', '.join(head['kinds'])}"),
+            ("fit", head["message"]),
+        ]
+    facts += [("warning", text) for text in head.get("warnings", ())]
+    return facts

@@ -1,0 +1,130 @@
+"""How the command speaks: one rank, on the terminal and in the log file.
+
+Whatever the package logs (logger "distsep") comes out here too. The other ranks are
+silent, except to say what stopped them.
+"""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+
+class Voice:
+    """Prints what rank 0 has to say.
+
+    Args:
+        quiet: Say nothing on the terminal but warnings, errors and answers.
+        log_file: File that gets all of it, also with `quiet`.
+        speaks: Whether this process speaks at all (rank 0 does).
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, log_file: Path | None = None, speaks: bool = True
+    ):
+        self.quiet = quiet
+        self.speaks = speaks
+        self.out = Console(soft_wrap=True)
+        self.err = Console(stderr=True, soft_wrap=True)
+        self.log: Console | None = None
+        if log_file is not None and speaks:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            file = log_file.open("a", encoding="utf-8")
+            self.log = Console(file=file, width=100, soft_wrap=True, color_system=None)
+        self._handler = _Handler(self)
+        logging.getLogger("distsep").addHandler(self._handler)
+
+    def close(self) -> None:
+        """Close the log file and stop listening to the package."""
+        logging.getLogger("distsep").removeHandler(self._handler)
+        if self.log is not None:
+            self.log.file.close()
+            self.log = None
+
+    def say(self, what: Any) -> None:
+        """Say how things go; `--quiet` silences it."""
+        self._print(what, None if self.quiet else self.out)
+
+    def answer(self, what: Any) -> None:
+        """Say what was asked for; printed also with `--quiet`."""
+        self._print(what, self.out)
+
+    def warn(self, message: str) -> None:
+        """Say what the user should hear of."""
+        self._print(Text.assemble(("warning: ", "yellow"), message), self.err)
+
+    def fail(self, message: str) -> None:
+        """Say why nothing more happens."""
+        self._print(Text.assemble(("error: ", "bold red"), message), self.err)
+
+    def _print(self, what: Any, console: Console | None) -> None:
+        if not self.speaks:
+            return
+        # Names of files and keys hold brackets: plain strings are never markup.
+        what = Text(what) if isinstance(what, str) else what
+        for one in (console, self.log):
+            if one is not None:
+                one.print(what)
+
+    @contextlib.contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[int, int, str], None]]:
+        """Show a bar while the block runs; yields `update(done, of, words)`.
+
+        `of` = 0: the end is not known, only the words and the time are shown.
+        """
+        if not self.speaks or self.quiet or not self.err.is_terminal:
+            yield _no_update
+            return
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.err, transient=True) as bar:
+            task = bar.add_task(title, total=None)
+
+            def update(done: int, of: int, words: str = "") -> None:
+                text = f"{title}: {words}" if words else title
+                bar.update(task, completed=done, total=of or None, description=text)
+
+            yield update
+
+
+def _no_update(done: int, of: int, words: str = "") -> None:
+    del done, of, words
+
+
+class _Handler(logging.Handler):
+    """Hands the records of the package to the voice."""
+
+    def __init__(self, voice: Voice):
+        super().__init__(logging.INFO)
+        self.voice = voice
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self.voice.warn(message)
+        else:
+            self.voice.say(message)
+
+
+def shout(message: str) -> None:
+    """Say why this rank stops, whichever rank it is."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()

@@ -1,0 +1,124 @@
+"""Checks of [observation] and [instrument]: is there what is named, and do they agree?
+
+Of a store only the attributes are opened, of a FITS file nothing.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distsep.config.check_basics import (
+    band_problems,
+    file_problems,
+    hits_problems,
+    unit_problems,
+)
+from distsep.config.errors import Place, Problem
+from distsep.config.model import build_instrument
+
+if TYPE_CHECKING:
+    from distsep.config.run import BandTable, ObservationTable, RunConfig
+    from distsep.config.tables import InstrumentTable
+
+PLACE = ("observation",)
+
+
+class Known(NamedTuple):
+    """What is known of the data before they are read; None: nothing."""
+
+    bands: list[str] | None = None
+    stokes: str | None = None
+    nside: int | None = None
+
+
+def data_problems(config: "RunConfig") -> Any:
+    """Yield what is wrong with [observation]; return what is `Known` of the data."""
+    table = config.observation
+    if (table.store is None) == (table.fits is None):
+        yield PLACE, "give `store` or `fits`, one of the two"
+        return Known()
+    yield from file_problems(PLACE, table, "mask", "hits")
+    yield from hits_problems(PLACE, table)
+    if table.fits is not None:
+        return (yield from _fits(config))
+    for key in ("unit", "ordering", "coordsys", "polcconv", "resolution", "hits"):
+        if getattr(table, key) is not None:
+            yield (*PLACE, key), "is known from the store; it goes with `fits`"
+    if config.instrument.described:
+        key = "preset" if config.instrument.preset is not None else "nu"
+        yield ("instrument", key), "is known from the store; it goes with `fits`"
+    return (yield from _store(table.store, table.stokes))
+
+
+def _store(path: str, stokes: str | None) -> Any:
+    if not Path(path).is_dir():
+        yield ("observation", "store"), f"there is no `{path}`"
+        return Known()
+    from distsep.data.stored_observation import StoredObservation
+
+    try:
+        stored = StoredObservation(path)
+    except (ValueError, OSError, KeyError) as error:
+        yield ("observation", "store"), str(error)
+        return Known()
+    if stokes is not None and stokes != stored.stokes:
+        message = f"the store has {stored.stokes!r}, got {stokes!r}"
+        yield ("observation", "stokes"), message
+    return Known(list(stored.instrument.bands), stored.stokes, stored.nside)
+
+
+def _fits(config: "RunConfig") -> Any:
+    table = config.observation
+    files = table.fits or []
+    if table.stokes is None:
+        yield (*PLACE, "stokes"), 'is required with `fits`: "I", "QU" or "IQU"'
+    if not config.instrument.described:
+        yield ("instrument",), "is required with `fits`: `preset`, or `nu` and depths"
+    instrument = yield from instrument_problems(config.instrument)
+    bands = list(instrument.bands) if instrument is not None else None
+    for n, one in enumerate(files):
+        yield from _map((*PLACE, "fits", n), one, table, bands)
+    yield from unit_problems((*PLACE, "unit"), table.unit)
+    some = [one.variance is not None for one in files]
+    if any(some) and (not all(some) or table.hits):
+        message = "give a `variance` for every band, and no `hits`, or none"
+        yield (*PLACE, "fits"), message
+    named = [one.band for one in files if one.band]
+    if named and (len(named) != len(files) or len(set(named)) != len(named)):
+        yield (*PLACE, "fits"), "name the `band` of every map, each once, or of none"
+    elif bands and not named and len(files) != len(bands):
+        message = f"{len(files)} maps for {len(bands)} bands: name their `band`"
+        yield (*PLACE, "fits"), message
+    return Known(named or bands, table.stokes)
+
+
+def _map(
+    place: Place, one: "BandTable", table: "ObservationTable", bands: list[str] | None
+) -> Iterator[Problem]:
+    yield from file_problems(place, one, "file", "variance")
+    yield from band_problems((*place, "band"), [one.band] if one.band else [], bands)
+    yield from unit_problems((*place, "unit"), one.unit)
+    for key, lengths in (("columns", {0}), ("variance_columns", {0, 1})):
+        given, stokes = getattr(one, key) or [], table.stokes
+        if stokes and len(given) not in {len(stokes), *lengths}:
+            message = f"expected one for each of {stokes}, got {len(given)}"
+            yield (*place, key), message
+
+
+def instrument_problems(table: "InstrumentTable") -> Any:
+    """Yield what is wrong with [instrument]; return the `Instrument`, or None."""
+    if not table.described:
+        return None
+    if table.preset is not None and table.nu is not None:
+        yield ("instrument", "preset"), "give `preset` or `nu`, not both"
+        return None
+    for n, file in enumerate(table.bandpass or []):
+        if file and not Path(file).is_file():
+            yield ("instrument", "bandpass", n), f"there is no file `{file}`"
+            return None
+    try:
+        return build_instrument(table)
+    except (ValueError, TypeError) as error:
+        key = "preset" if table.preset is not None else "nu"
+        yield ("instrument", key), str(error)
+    return None

@@ -1,0 +1,95 @@
+"""Stores into FITS files: one for each band, or for each component and for chi2."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distsep.data.fits_out import write_maps
+from distsep.data.zarr_group import GroupReader
+
+
+def export_store(
+    path: str | Path,
+    directory: str | Path,
+    *,
+    partial: bool = False,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write the maps of a store as FITS files that healpy and astropy read.
+
+    Args:
+        path: An observation or a result.
+        directory: Where the files go; made if it is not there.
+        partial: Write only the observed pixels, with their numbers.
+        overwrite: Replace files.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileExistsError: if a file exists and is not to be replaced.
+
+    Communication: none; one rank does it, one file after another.
+    """
+    reader = GroupReader(path)
+    head, directory = reader.attributes, Path(directory)
+    cells = reader.read("cell_ids")
+    found = _bands if reader.kind == "observation" else _result
+    files = []
+    for name, names, units, maps in found(reader):
+        file = directory / f"{name}.fits"
+        write_maps(
+            file,
+            maps,
+            names=names,
+            units=units,
+            nside=2 ** head["dggs"]["refinement_level"],
+            coordsys=head["coordsys"],
+            polcconv=head["polcconv"],
+            cell_ids=cells,
+            partial=partial,
+            overwrite=overwrite,
+        )
+        files.append(file)
+    return files
+
+
+Maps = tuple[str, list[str], list[str], np.ndarray]
+
+
+def _bands(reader: GroupReader) -> Iterator[Maps]:
+    """Name, columns, units and maps of every band; chunk by chunk."""
+    head, grid = reader.attributes, reader.grid
+    stokes, unit = head["stokes"], reader.attributes_of("maps")["units"]
+    columns = [f"{letter}_STOKES" for letter in stokes]
+    for row, band in enumerate(head["bands"]):
+        maps = np.empty((len(stokes), grid.npix), reader.dtype("maps"))
+        for chunk in range(grid.nchunks):
+            pixels = slice(*grid.chunk_range(chunk))
+            maps[:, pixels] = reader.read("maps", chunk, chunk + 1)[row]
+        yield f"band_{band}", columns, [unit] * len(stokes), maps
+
+
+def _result(reader: GroupReader) -> Iterator[Maps]:
+    """The same of every component, of chi2 and of the patches."""
+    head = reader.attributes
+    stokes, n = head["stokes"], len(head["stokes"])
+    amplitudes = reader.read("amplitudes")
+    covariance = None
+    if "amplitude_covariance" in reader.names:
+        covariance = reader.read("amplitude_covariance")
+    for c, name in enumerate(head["component_names"]):
+        unit = head["units"].get(name, "")
+        columns = [f"{letter}_STOKES" for letter in stokes]
+        maps: Any = amplitudes[c]
+        if covariance is not None:
+            columns += [f"{letter}_SIGMA" for letter in stokes]
+            maps = np.concatenate([maps, np.sqrt(covariance[:, c, c])])
+        yield name, columns, [unit] * len(columns), maps
+    yield "chi2", [f"{s}_CHI2" for s in stokes], [""] * n, reader.read("chi2")
+    for kind in head["patched"]:
+        ids = reader.read(f"{kind}.patch")
+        columns = ["PATCH"] if len(ids) == 1 else [f"{s}_PATCH" for s in stokes]
+        yield f"{kind}.patch", columns, [""] * len(ids), ids
