@@ -151,7 +151,7 @@ def _solve_weighted(T: Tables, d, w, invN) -> _Lanes:
     m = [[None] * ncomp for _ in range(ncomp)]
     for (i, j), entry in zip(lower, entries, strict=True):
         # An empty lane has no weight: a unit matrix in place of zero.
-        m[i][j] = entry + (entry == 0) if i == j else entry
+        m[i][j] = jnp.where(entry == 0, 1.0, entry) if i == j else entry
     factor = _cholesky(m)
 
     def solve(b):
