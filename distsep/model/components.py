@@ -14,8 +14,9 @@ from jax import Array
 
 from distsep.model import units
 from distsep.model.formula import Formula, compile_formula, parse
-from distsep.model.mistakes import is_number, number_mistakes, start_mistakes
+from distsep.model.mistakes import Real, is_number, number_mistakes, start_mistakes
 from distsep.model.quadrature import Quadrature
+from distsep.model.syntax import FormulaError
 from distsep.model.tables import TableData
 
 Bounds = tuple[float, float]
@@ -81,13 +82,13 @@ class Component:
         *,
         name: str = "Component",
         unit: str = "K_RJ",
-        nu0: float | None = None,
+        nu0: Real | None = None,
         amplitude_unit: str | None = None,
-        fixed: Mapping[str, float | None] | None = None,
-        defaults: Mapping[str, float] | None = None,
+        fixed: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
         bounds: Mapping[str, Any] | None = None,
         table: Any = None,
-        **keywords: float | None,
+        **keywords: Any,
     ) -> None:
         self.name = name
         self.unit = unit
@@ -97,7 +98,7 @@ class Component:
             table = TableData.of(*table)
         self.table: TableData | None = table
         if isinstance(expression, str):
-            expression = parse(expression, table=table is not None)
+            expression = _parse(expression, name, table is not None)
         self.formula = expression
         given = {**(fixed or {}), **keywords}
         if nu0 is not None:
@@ -166,13 +167,19 @@ class Component:
             return 1.0
         return float(units.conversion(self.amplitude_unit, self.unit, self.nu0))
 
-    def law(self, nu: Any, parameters: Mapping[str, Any]) -> Law:
+    def law(
+        self,
+        nu: Any,
+        parameters: Mapping[str, Any],
+        free: tuple[str, ...] | None = None,
+    ) -> Law:
         """The formula and its derivatives, as written: in `unit`, unscaled.
 
         Args:
             nu: Frequencies [GHz].
             parameters: Values of the free parameters, of shapes that broadcast against
                 `nu`.
+            free: Those with respect to which derivatives are taken; by default all.
 
         Returns:
             Everything in the shape of `nu` and the parameters together.
@@ -180,8 +187,8 @@ class Component:
         values = {**self.fixed, **parameters}
         arguments = [values[n] for n in self.formula.names]
         constants = [value for _, value in self.formula.constants]
-        table = None if self.table is None else self.table.curve
-        compiled = compile_formula(self.formula, self.parameters, table)
+        free = self.parameters if free is None else free
+        compiled = compile_formula(self.formula, free, self.table)
         outputs = compiled.function(nu, *arguments, *constants)
         shape = jnp.broadcast_shapes(
             jnp.shape(nu), *(jnp.shape(parameters[n]) for n in self.parameters)
@@ -228,7 +235,13 @@ class Component:
                 )
         return mistakes
 
-    def _sed(self, nu: Any, unit: str, parameters: Mapping[str, Any]) -> Law:
+    def _sed(
+        self,
+        nu: Any,
+        unit: str,
+        parameters: Mapping[str, Any],
+        free: tuple[str, ...] | None = None,
+    ) -> Law:
         unknown = set(parameters) - set(self.parameters)
         if unknown:
             raise ValueError(
@@ -236,12 +249,17 @@ class Component:
                 f"{', '.join(self.parameters) or 'none'}; got {', '.join(unknown)}."
             )
         nu = jnp.asarray(nu, dtype=float)
+        given = {**self.defaults, **parameters}
+        values = {n: jnp.asarray(p, dtype=float) for n, p in given.items()}
+        lead = jnp.broadcast_shapes(*(p.shape for p in values.values()))
+        # Equal ranks, said explicitly: parameters (..., 1) against nu (1, ..., freq).
         values = {
-            n: jnp.expand_dims(jnp.asarray(p, dtype=float), -1) if nu.ndim else p
-            for n, p in {**self.defaults, **parameters}.items()
+            n: jnp.broadcast_to(p, lead).reshape(*lead, *(1,) * nu.ndim)
+            for n, p in values.items()
         }
+        nu = nu.reshape(*(1,) * len(lead), *nu.shape)
         factor = self.scale * units.conversion(self.unit, unit, nu, jnp)
-        return self.law(nu, values).map(lambda x: factor * x)
+        return self.law(nu, values, free).map(lambda x: factor * x)
 
     def sed(self, nu: Any, unit: str = "K_CMB", /, **parameters: Any) -> Array:
         """The emission law at single frequencies.
@@ -255,7 +273,7 @@ class Component:
         Returns:
             Brightness per unit amplitude, (..., freq).
         """
-        return self._sed(nu, unit, parameters).value
+        return self._sed(nu, unit, parameters, free=()).value
 
     def derivative(
         self, nu: Any, unit: str = "K_CMB", /, **parameters: Any
@@ -276,8 +294,16 @@ class Component:
         return {pair: both.get(pair, zero) for pair in pairs}
 
 
+def _parse(expression: str, name: str, table: bool) -> Formula:
+    """A formula; if it is refused, say whose it is."""
+    try:
+        return parse(expression, table=table)
+    except FormulaError as error:
+        raise FormulaError(f"`Component(name={name!r})`: {error}") from None
+
+
 def _name_mistakes(
-    formula: Formula, given: Mapping[str, Any], nu0: float | None
+    formula: Formula, given: Mapping[str, Any], nu0: Real | None
 ) -> list[str]:
     known = set(formula.names) | ({"nu0"} if nu0 is not None else set())
     listed = ", ".join(formula.names) or "no parameter"

@@ -4,6 +4,7 @@ from typing import Any
 
 from distsep.model.components import Component
 from distsep.model.law import law
+from distsep.model.mistakes import Real
 
 # B_nu(temp) / nu^3, relative to nu0, in a form that overflows at no frequency.
 _PLANCK_RATIO = (
@@ -12,9 +13,9 @@ _PLANCK_RATIO = (
 
 
 def Dust(
-    nu0: float,
-    temp: float | None = None,
-    beta_d: float | None = None,
+    nu0: Real,
+    temp: Real | None = None,
+    beta_d: Real | None = None,
     units: str = "K_CMB",
     *,
     name: str = "Dust",
@@ -45,13 +46,13 @@ def Dust(
 
 
 def TwoTemperatureDust(
-    nu0: float,
-    beta_1: float | None = None,
-    temp_1: float | None = None,
-    beta_2: float | None = None,
-    temp_2: float | None = None,
-    f_1: float | None = None,
-    q_ratio: float | None = 13.0,
+    nu0: Real,
+    beta_1: Real | None = None,
+    temp_1: Real | None = None,
+    beta_2: Real | None = None,
+    temp_2: Real | None = None,
+    f_1: Real | None = None,
+    q_ratio: Real | None = 13.0,
     units: str = "K_CMB",
     *,
     name: str = "Dust",
@@ -97,9 +98,9 @@ def TwoTemperatureDust(
 
 
 def CIB(
-    nu0: float,
-    temp: float | None = None,
-    beta_cib: float | None = None,
+    nu0: Real,
+    temp: Real | None = None,
+    beta_cib: Real | None = None,
     units: str = "K_CMB",
     *,
     name: str = "CIB",

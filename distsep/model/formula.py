@@ -21,6 +21,7 @@ import sympy
 from sympy.codegen.cfunctions import expm1, log1p
 
 from distsep.model.syntax import FormulaError, short, syntax_tree
+from distsep.model.tables import TableData
 from distsep.model.units import H_OVER_K, T_CMB
 
 MAX_NODES = 400
@@ -100,7 +101,8 @@ class Formula(NamedTuple):
         numbers = [(symbol(n), v) for n, v in values.items()]
         numbers += [*self.constants, (NU, nu)]
         arguments = [atom.args[1] for atom in self.expression.atoms(Table)]
-        return sorted(float(sympy.sympify(x.subs(numbers))) for x in arguments)
+        values_at: list[Any] = [x.subs(numbers) for x in arguments]
+        return sorted(float(x) for x in values_at)
 
 
 class Compiled(NamedTuple):
@@ -121,14 +123,14 @@ class Compiled(NamedTuple):
 def compile_formula(
     formula: Formula,
     free: tuple[str, ...],
-    table: Callable[[int, Any], Any] | None = None,
+    table: TableData | None = None,
 ) -> Compiled:
     """Differentiate a formula, and compile everything with shared subexpressions.
 
     Args:
         formula: The formula.
         free: Parameters with respect to which it is differentiated, twice.
-        table: (order, x) -> derivative of the tabulated function.
+        table: The tabulated function, if the formula has one.
     """
     expression = formula.expression
     first = {n: expression.diff(symbol(n)) for n in free}
@@ -142,7 +144,7 @@ def compile_formula(
     function = sympy.lambdify(
         [NU, *map(symbol, formula.names), *(s for s, _ in formula.constants)],
         [expression, *first.values(), *second.values()],
-        modules=[{"Table": table}, "jax"],
+        modules=[{} if table is None else {"Table": table.curve}, "jax"],
         cse=True,
     )
     return Compiled(function, tuple(first), tuple(second))

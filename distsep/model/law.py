@@ -19,7 +19,7 @@ _BOUNDS = {
 
 def law(
     expression: str,
-    values: Mapping[str, float | None],
+    values: Mapping[str, Any],
     starts: Mapping[str, float],
     options: Mapping[str, Any],
     **keywords: Any,

@@ -8,7 +8,7 @@ import numpy as np
 
 from distsep.model import units
 from distsep.model.components import Bounds, Law, pair
-from distsep.model.mistakes import number_mistakes, start_mistakes
+from distsep.model.mistakes import Real, number_mistakes, start_mistakes
 from distsep.model.quadrature import Quadrature
 
 CO_LINES = {"10": 115.2712018, "21": 230.538, "32": 345.7959899}
@@ -45,14 +45,14 @@ class Line:
 
     def __init__(
         self,
-        lines: Mapping[str, float | Mapping[str, float]],
+        lines: Mapping[str, Real | Mapping[str, Real]],
         *,
         name: str = "Line",
         amplitude_unit: str = units.LINE_UNIT,
-        fixed: Mapping[str, float | None] | None = None,
-        defaults: Mapping[str, float] | None = None,
+        fixed: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
         bounds: Mapping[str, Any] | None = None,
-        **keywords: float | None,
+        **keywords: Any,
     ) -> None:
         self.name = name
         self.amplitude_unit = amplitude_unit
@@ -129,8 +129,8 @@ class Line:
 
 
 def CO(
-    ratio_21: float | None = 0.595,
-    ratio_32: float | None = 0.297,
+    ratio_21: Real | None = 0.595,
+    ratio_32: Real | None = 0.297,
     *,
     name: str = "CO",
     **options: Any,

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+Real = float | int | np.number
+"""A real number, as callers write them."""
+
 
 def is_number(value: Any) -> bool:
     """Whether a value is one finite real number."""

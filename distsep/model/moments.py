@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
+from typing import Any
 
 from distsep.model.components import Component
 
@@ -11,7 +12,7 @@ def moments(
     component: Component,
     order: int,
     parameters: Sequence[str] | None = None,
-    **pivot: float,
+    **pivot: Any,
 ) -> tuple[Component, ...]:
     r"""Moment expansion of a component about fixed values of its parameters.
 
@@ -39,8 +40,8 @@ def moments(
     unknown = (set(chosen) | set(pivot)) - set(component.parameters)
     if unknown or not chosen or order < 1:
         raise ValueError(
-            f"`moments({component.name}, order={order})` needs an order of 1 or more "
-            f"and parameters among {', '.join(component.parameters) or 'none, all fixed'}; "
+            f"`moments({component.name}, order={order})` needs an order of 1 or "
+            f"more and parameters among {', '.join(component.parameters) or 'none, all fixed'}; "
             f"got {', '.join([*chosen, *pivot]) or 'none'}."
         )
     values = {**component.fixed, **component.defaults, **pivot}

@@ -2,18 +2,17 @@
 
 from typing import Any
 
-import numpy as np
-
 from distsep.model.components import Component
 from distsep.model.law import law
+from distsep.model.mistakes import Real
 from distsep.model.tables import TableData
 
 
 def PowerLaw(
-    nu0: float,
-    beta_pl: float | None = None,
-    nu_pivot: float | None = None,
-    running: float | None = 0.0,
+    nu0: Real,
+    beta_pl: Real | None = None,
+    nu_pivot: Real | None = None,
+    running: Real | None = 0.0,
     units: str = "K_CMB",
     *,
     name: str = "PowerLaw",
@@ -50,10 +49,10 @@ def PowerLaw(
 
 
 def Synchrotron(
-    nu0: float,
-    beta_pl: float | None = None,
-    nu_pivot: float | None = None,
-    running: float | None = 0.0,
+    nu0: Real,
+    beta_pl: Real | None = None,
+    nu_pivot: Real | None = None,
+    running: Real | None = 0.0,
     units: str = "K_CMB",
     *,
     name: str = "Synchrotron",
@@ -64,9 +63,9 @@ def Synchrotron(
 
 
 def CurvedSynchrotron(
-    nu0: float,
-    beta_pl: float | None = None,
-    curvature: float | None = None,
+    nu0: Real,
+    beta_pl: Real | None = None,
+    curvature: Real | None = None,
     units: str = "K_CMB",
     *,
     name: str = "Synchrotron",
@@ -97,8 +96,8 @@ def CurvedSynchrotron(
 
 
 def FreeFree(
-    nu0: float,
-    Te: float | None = 7000.0,
+    nu0: Real,
+    Te: Real | None = 7000.0,
     units: str = "K_CMB",
     *,
     name: str = "FreeFree",
@@ -136,9 +135,9 @@ def FreeFree(
 
 
 def AME(
-    nu0: float,
-    nu_peak: float | None = None,
-    width: float | None = None,
+    nu0: Real,
+    nu_peak: Real | None = None,
+    width: Real | None = None,
     units: str = "K_CMB",
     *,
     name: str = "AME",
@@ -171,9 +170,9 @@ def AME(
 
 
 def TabulatedAME(
-    nu0: float,
+    nu0: Real,
     table: Any,
-    nu_peak: float | None = None,
+    nu_peak: Real | None = None,
     units: str = "K_CMB",
     *,
     name: str = "AME",
@@ -197,13 +196,7 @@ def TabulatedAME(
         BeyondPlanck I (2023), A&A 675, A1 (the shift).
     """
     points = TableData.of(*table)
-    fine = np.geomspace(points.nu[0], points.nu[-1], 20001)
-    place = int(np.argmax(points.curve(0, fine)))
-    if place in (0, len(fine) - 1):
-        raise ValueError(
-            "`TabulatedAME(table=...)` should peak inside its frequencies."
-        )
-    peak = float(fine[place])
+    peak = points.peak()
     moved = "table({0}*nu_table/nu_peak)"
     return law(
         f"(nu0/nu)**2 * {moved.format('nu')} / {moved.format('nu0')}",

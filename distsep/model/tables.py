@@ -43,6 +43,21 @@ class TableData(NamedTuple):
             )
         return cls(tuple(x.tolist()), tuple(y.tolist()))
 
+    def peak(self) -> float:
+        """Frequency of the maximum [GHz].
+
+        Raises:
+            ValueError: if the curve has no maximum between its ends.
+        """
+        knots = np.log(self.nu)
+        spline = CubicSpline(knots, np.log(self.value))
+        places = spline.derivative().roots(extrapolate=False)
+        places = places[np.isfinite(places)]
+        ends = max(spline(knots[0]), spline(knots[-1]))
+        if not places.size or spline(places).max() <= ends:
+            raise ValueError("`table=(nu, value)` should peak between its ends.")
+        return float(np.exp(places[np.argmax(spline(places))]))
+
     def curve(self, order: int, nu: Any) -> Array:
         """The curve (order 0) or its first or second derivative at `nu` [GHz]."""
         knots = np.log(self.nu)
