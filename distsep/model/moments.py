@@ -39,10 +39,10 @@ def moments(
     chosen = component.parameters if parameters is None else tuple(parameters)
     unknown = (set(chosen) | set(pivot)) - set(component.parameters)
     if unknown or not chosen or order < 1:
+        known = ", ".join(component.parameters) or "none, all fixed"
         raise ValueError(
-            f"`moments({component.name}, order={order})` needs an order of 1 or "
-            f"more and parameters among {', '.join(component.parameters) or 'none, all fixed'}; "
-            f"got {', '.join([*chosen, *pivot]) or 'none'}."
+            f"`moments({component.name}, order={order})` needs an order of 1 or more and "
+            f"free parameters, here {known}; got {', '.join([*chosen, *pivot])}."
         )
     values = {**component.fixed, **component.defaults, **pivot}
     result = []
