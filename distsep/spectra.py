@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from distsep.config.sky import AmplitudeTable, PowerLawTable, SkyTable
 from distsep.data.fits_scalar import read_scalar
-from distsep.data.gaussian import gaussian_map
+from distsep.data.gaussian import gaussian_map, read_spectra
 
 PIVOT = 80.0  # the l at which power laws are normalised
 
@@ -93,9 +93,7 @@ def _spectra(amplitude: AmplitudeTable, lmax: int) -> Float[np.ndarray, "4 ell"]
         return power_law(amplitude.power_law, lmax)
     if amplitude.spectrum == "camb":
         return camb_spectra(lmax, amplitude.r)
-    from distsep.data.fits_scalar import read_cl
-
-    return read_cl(str(amplitude.spectrum))[:, : lmax + 1]
+    return read_spectra(str(amplitude.spectrum))[:, : lmax + 1]
 
 
 def power_law(law: PowerLawTable, lmax: int) -> Float[np.ndarray, "4 ell"]:
@@ -128,7 +126,7 @@ def camb_spectra(lmax: int, r: float = 0.0) -> Float[np.ndarray, "4 ell"]:
         ) from error
     # Lensed BB at low l comes from E modes up to l of a few thousand.
     parameters = camb.set_params(
-        **COSMOLOGY,
+        **COSMOLOGY,  # pyright: ignore[reportArgumentType]
         r=r,
         WantTensors=r > 0,
         lmax=max(lmax, 2500),

@@ -174,7 +174,7 @@ def test_mistake_in_a_component(write, component, expected):
         ),
         ('[instrument]\npreset = "WMAP"', "instrument.preset: is known from the st"),
         (
-            '[instrument]\ncalibration = { bands = [40, 40], std = 0.01 }',
+            "[instrument]\ncalibration = { bands = [40, 40], std = 0.01 }",
             "instrument.calibration.bands: names a band twice",
         ),
         (
@@ -231,10 +231,13 @@ def test_fits_input_is_accepted(write):
     )
     config = read_config(path, ["fit.tolerance=1e-4", "component.Dust.nu0=300"])
     assert config.component[1].nu0 == 300
-    assert config.component[1].parameters["beta_d"].patches.nside == 8
+    patches = config.component[1].parameters["beta_d"].patches
+    assert patches is not None
+    assert patches.nside == 8
     assert config.component[1].options == {"temp": 20}
     assert config.fit.tolerance == 1e-4
     assert config.instrument.bands == ["40", "50", "60"]
+    assert config.observation.fits is not None
     assert config.observation.fits[1].unit == "MJy/sr"
     assert config.provenance["overrides"][1] == "component.Dust.nu0=300"
     assert config.provenance["configuration"] == path.read_text()

@@ -9,7 +9,8 @@ from distsep.config import read_sky
 from distsep.data.fits_out import write_maps
 from distsep.data.gaussian import gaussian_map
 from distsep.data.stored_observation import StoredObservation
-from distsep.simulate import make_sky, observed_pixels, simulate
+from distsep.simulate import simulate
+from distsep.sky import make_sky, observed_pixels
 from distsep.spectra import camb_spectra, power_law, whole_maps
 
 H_OVER_K, T_CMB = 6.62607015e-34 * 1e9 / 1.380649e-23, 2.7255
@@ -113,6 +114,7 @@ def test_the_store_is_the_same_on_any_number_of_ranks(sky, comm, shared_tmp_path
         np.testing.assert_array_equal(whole.d[..., pixels], d)
         np.testing.assert_array_equal(truth[..., pixels], s)
     np.testing.assert_array_equal(whole.cell_ids, alone.cell_ids)
+    assert stored.truth is not None
     assert stored.truth.parameters == {
         "Dust.beta_d": 1.6,
         "Dust.temp": 20.0,
@@ -243,7 +245,7 @@ def test_camb_gives_the_planck_spectra():
 def test_default_dust_is_as_bright_as_the_real_one(sky):
     """The rms of Q and U at |b| > 20 deg is within a factor 1.5 of the public map's."""
     path = shared_file("sky", "truth_dust_nside64.fits")
-    real = healpy.read_map(path, field=(1, 2), dtype=float) / thermodynamic(353.0)
+    real = healpy.read_map(path, field=[1, 2], dtype=float)  # pyright: ignore / thermodynamic(353.0)
     lat = healpy.pix2ang(64, np.arange(49152), lonlat=True)[1]
     expected = np.std(real[:, np.abs(lat) > 20])
     from distsep.spectra import DEFAULTS

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from distsep.cli.options import Devices, LogFile, Output, Overwrite, Quiet, Set
 from distsep.cli.session import session
 
 app = typer.Typer(
@@ -17,38 +18,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="Where to write.", show_default=False),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what is already there.")
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a key of the file, e.g. fit.tolerance=1e-4 or "
-        "component.Dust.nu0=353. May be repeated.",
-        show_default=False,
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what matters.")]
-LogFile = Annotated[
-    Path | None,
-    typer.Option("--log-file", help="Keep what is said.", show_default=False),
-]
-Devices = Annotated[
-    int | None,
-    typer.Option(
-        "--devices",
-        min=1,
-        help="Devices to make of the processor of each rank (or DISTSEP_DEVICES).",
-        show_default=False,
-    ),
-]
 
 
 def _overrides(assignments: list[str] | None, output: Path | None) -> list[str]:

@@ -141,7 +141,7 @@ def _separation(session: Session) -> str:
         off = abs(float(result.parameters[name]) - value) / float(result.sigma[name])
         if not result.converged or not off < 1e-2:
             raise RuntimeError(f"{name} came out {off:.2g} sigma off: {result.message}")
-    worst = np.nanmax(np.abs(result.amplitudes - s))
+    worst = np.nanmax(np.abs(np.asarray(result.amplitudes) - s), initial=0)
     if not worst < 1.0:
         raise RuntimeError(f"an amplitude came out {worst:.2g} uK off")
     return f"{seconds:.1f} s, the truth comes back, {result.message}"

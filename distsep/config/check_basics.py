@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distsep.config.errors import Place, Problem, nearest
 from distsep.model.units import MAP_UNITS
@@ -24,7 +24,7 @@ def file_problems(place: Place, table: "Table", *keys: str) -> Iterator[Problem]
             yield (*place, key), f"there is no file `{name}`"
 
 
-def hits_problems(place: Place, table: "Table") -> Iterator[Problem]:
+def hits_problems(place: Place, table: Any) -> Iterator[Problem]:
     """Say if the normalisation of hits is not stated: it is never guessed."""
     if table.hits is not None and table.hits_norm is None:
         yield (*place, "hits_norm"), HITS_NORM

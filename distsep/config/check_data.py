@@ -47,7 +47,7 @@ def data_problems(config: "RunConfig") -> Any:
     if config.instrument.described:
         key = "preset" if config.instrument.preset is not None else "nu"
         yield ("instrument", key), "is known from the store; it goes with `fits`"
-    return (yield from _store(table.store, table.stokes))
+    return (yield from _store(str(table.store), table.stokes))
 
 
 def _store(path: str, stokes: str | None) -> Any:

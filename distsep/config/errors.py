@@ -43,12 +43,13 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return "valid: " + ", ".join(valid) if valid else "nothing is valid here"
 
 
-def spell(place: Place, raw: Any) -> str:
+def spell(place: Place, tables: Any) -> str:
     """The key of a place as it is written for `--set`: `component.Dust.beta_d.start`.
 
     An element of an array of tables is called by its name where that is its own.
     """
     words: list[str] = []
+    raw: Any = tables
     for key in place:
         word = str(key)
         if isinstance(key, int) and isinstance(raw, list):
@@ -59,7 +60,7 @@ def spell(place: Place, raw: Any) -> str:
         if key not in ("parameters", "options") or place[0] != "component":
             words.append(word)
         try:
-            raw = raw[key]
+            raw = raw[key]  # pyright: ignore
         except (LookupError, TypeError):
             raw = None
     return ".".join(words)
@@ -119,11 +120,13 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _assign(table: Any, words: list[str], value: Any) -> None:
+def _assign(tables: Any, words: list[str], value: Any) -> None:
+    table: Any = tables
+    key: Any
     for n, word in enumerate(words):
         last = n == len(words) - 1
         if isinstance(table, dict):
-            key: str | int = word
+            key = word
             if not last:
                 table.setdefault(word, {})
         elif isinstance(table, list):

@@ -1,10 +1,14 @@
 """Gaussian skies: maps with given angular power spectra, the same wherever drawn."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from jaxtyping import Complex, Float
 
 from distsep.data import healpix
 
+COLUMNS = ("TT", "EE", "BB", "TE")
 ARCMIN = np.pi / 10800
 
 
@@ -72,3 +76,25 @@ def _draw(
 def _ell(lmax: int) -> np.ndarray:
     """The l of every coefficient."""
     return np.concatenate([np.arange(m, lmax + 1) for m in range(lmax + 1)])
+
+
+def read_spectra(path: str | Path) -> Float[np.ndarray, "4 ell"]:
+    """Read C_l of TT, EE, BB and TE from a FITS file, as healpy writes them.
+
+    Args:
+        path: A table with one column for each, in that order, from l = 0.
+
+    Raises:
+        ValueError: if the file has fewer columns.
+    """
+    from astropy.io import fits
+
+    with fits.open(path, memmap=False) as file:
+        data: Any = file[1].data  # pyright: ignore[reportAttributeAccessIssue]
+        if len(data.names) < len(COLUMNS):
+            raise ValueError(
+                f"{path}: expected columns for {', '.join(COLUMNS)}, got "
+                f"{', '.join(data.names)}."
+            )
+        columns = [np.ravel(data.field(n)) for n in range(len(COLUMNS))]
+    return np.nan_to_num(np.array(columns, dtype=float))
