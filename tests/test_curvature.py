@@ -122,14 +122,22 @@ def test_a_large_sparse_problem_takes_the_second_path_by_itself():
     np.testing.assert_allclose(Factor(H).inverse_diagonal(label), expected, rtol=1e-8)
 
 
-def test_an_indefinite_block_is_named_alone():
+@pytest.mark.parametrize(
+    "block",
+    [[[1.0, 3.0], [3.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]],
+    ids=["indefinite", "singular", "zero"],
+)
+def test_a_block_that_cannot_be_inverted_is_named_alone(block):
     rng = np.random.default_rng(32)
     index = np.stack([np.arange(5), 5 + np.arange(5)], 1)
     blocks = positive(rng, 5, 2, np.ones(2))
-    blocks[3] = [[1.0, 3.0], [3.0, 1.0]]
-    factor = Factor(assemble(index, blocks, np.zeros(10)))
-    label = components(index, 10)
+    blocks[3] = block
+    H = assemble(index, blocks, np.zeros(10))
+    factor, label = Factor(H), components(index, 10)
     assert set(label[factor.bad]) == {label[3]}
+    good, b = label != label[3], rng.normal(size=10)
+    expected = np.linalg.solve(H.toarray()[np.ix_(good, good)], b[good])
+    np.testing.assert_allclose(factor.solve(b)[good], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("matrix", [np.ones((2, 2)), np.zeros((2, 2)), -np.eye(2)])

@@ -11,6 +11,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu, spsolve_triangular
 
 _LARGEST_PROBED = 64
+# With a unit diagonal a smaller pivot is rounding, not information.
+_NO_PIVOT = 1e-13
 
 
 def assemble(
@@ -64,21 +66,15 @@ class Factor:
         S = sparse.diags_array(self.scale)
         scaled = (S @ matrix @ S).tocsc()
         try:
-            self._lu = splu(
-                scaled,
-                permc_spec="MMD_AT_PLUS_A",
-                diag_pivot_thresh=0.0,
-                options={"SymmetricMode": True},
-            )
-        except RuntimeError:  # exactly singular
-            self.bad = np.ones(matrix.shape[0], bool)
-            return
+            self._lu = _lu(scaled)
+        except RuntimeError:  # a pivot is exactly zero: make it a very small one
+            tiny = sparse.diags_array(np.full(matrix.shape[0], _NO_PIVOT / 10))
+            self._lu = _lu((scaled + tiny).tocsc())
         self._order = np.argsort(self._lu.perm_c)
         pivots = self._lu.U.diagonal()
         self.bad = np.zeros(matrix.shape[0], bool)
         symmetric = (self._lu.perm_r == self._lu.perm_c).all()
-        # 1e-13: with a unit diagonal a smaller pivot is rounding, not information.
-        self.bad[self._order] = ~(pivots.real > 1e-13) | (not symmetric)
+        self.bad[self._order] = ~(pivots.real > _NO_PIVOT) | (not symmetric)
         self._pivots = pivots
         self._lower = None
 
@@ -143,6 +139,15 @@ class Factor:
             rows[j], values[j] = index, -Z @ column
             diagonal[j] = 1 / self._pivots[j] - column @ values[j]
         return self.scale**2 * diagonal[self._lu.perm_c]
+
+
+def _lu(matrix):
+    return splu(
+        matrix,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
 
 
 def sandwich_diagonal(hessian, fisher, label) -> tuple[np.ndarray, np.ndarray]:
