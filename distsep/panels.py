@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 
 from distsep.data.healpix import parents
 from distsep.data.observation import Observation
@@ -36,6 +36,36 @@ class Panel:
     colours: str = "RdBu_r"
 
 
+@dataclass(frozen=True)
+class Sphere:
+    """Where the pixels of a result are.
+
+    Attributes:
+        nside: Resolution.
+        cell_ids: NEST numbers, ascending.
+    """
+
+    nside: int
+    cell_ids: Integer[np.ndarray, " pix"]
+
+    def drawn(self, values: Float[np.ndarray, " pix"]) -> Float[np.ndarray, " whole"]:
+        """Return the whole sphere in NEST order, averaged to at most `NSIDE_DRAWN`."""
+        coarse = min(self.nside, NSIDE_DRAWN)
+        known = np.isfinite(values)
+        cells = parents(self.nside, self.cell_ids[known], coarse)
+        size = 12 * coarse**2
+        number = np.bincount(cells, minlength=size)
+        total = np.bincount(cells, weights=values[known], minlength=size)
+        return total / np.where(number > 0, number, np.nan)
+
+    def common(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places, here and in `ids`, of the pixels that both have."""
+        place = np.searchsorted(self.cell_ids, ids)
+        place = np.minimum(place, len(self.cell_ids) - 1)
+        both = self.cell_ids[place] == ids
+        return place[both], np.flatnonzero(both)
+
+
 def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
     """Return the maps of the first picture: four, or three without `observation`.
 
@@ -45,47 +75,48 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
         truth: A stored simulation, or None: then the error is what is expected.
     """
     maps = pixel_maps(result)
+    sphere = Sphere(result.nside, maps["cell_ids"])
     letter = "Q" if "Q" in result.stokes else "I"
     row, names = result.stokes.index(letter), result.component_names
     cmb = names.index("CMB") if "CMB" in names else 0
     name, unit = names[cmb], result.units.get(names[cmb], "")
     s = maps["amplitudes"][cmb, row]
-    panels = [] if observation is None else [_band_panel(observation, result, letter)]
-    m = degraded(s, result.nside, result.cell_ids)
+    panels = []
+    if observation is not None:
+        seen = np.isfinite(maps["amplitudes"]).any((0, 1))
+        panels.append(_band_panel(observation, sphere, seen, letter))
+    m = sphere.drawn(s)
     note = f"rms {_rms(s):.3g} {in_words(unit)}"
     panels.append(Panel(f"Recovered {name}, {letter}", note, m, unit, _even(m, 99.5)))
     if truth is not None and name in truth.truth.components:
-        panels.append(_error_panel(result, truth, s, name, letter, row))
+        panels.append(_error_panel(sphere, truth, s, (name, unit), letter, row))
     elif "amplitude_covariance" in maps:
         sigma = np.sqrt(maps["amplitude_covariance"][row, cmb, cmb])
-        m = degraded(sigma, result.nside, result.cell_ids)
+        m = sphere.drawn(sigma)
         note = f"median {np.nanmedian(sigma):.3g} {in_words(unit)}"
         title = f"{name} error (sigma), {letter}"
         panels.append(Panel(title, note, m, unit, _range(m), "viridis"))
     elif len(names) > 1:
         other = 1 if cmb == 0 else 0
         s, unit = maps["amplitudes"][other, row], result.units.get(names[other], "")
-        m = degraded(s, result.nside, result.cell_ids)
+        m = sphere.drawn(s)
         title = f"Recovered {names[other]}, {letter}"
         note = f"rms {_rms(s):.3g} {in_words(unit)}"
         panels.append(Panel(title, note, m, unit, _even(m, 98.0)))
-    panels.append(_chi2_panel(result, maps["chi2"]))
+    panels.append(_chi2_panel(result, sphere, maps["chi2"]))
     return panels
 
 
-def _band_panel(observation: Any, result: Result, letter: str) -> Panel:
+def _band_panel(observation: Any, sphere: "Sphere", seen, letter: str) -> Panel:
     """Return the map of the band that is nearest to 100 GHz."""
     nu = np.asarray(observation.instrument.nu)
     band = int(np.argmin(np.abs(np.log(nu / 100))))
     row = observation.stokes.index(letter)
-    values = np.full(len(result.cell_ids), np.nan)
+    values = np.full(len(seen), np.nan)
     for part in _parts(observation):
-        _, here, there = np.intersect1d(
-            result.cell_ids, part.cell_ids, assume_unique=True, return_indices=True
-        )
+        here, there = sphere.common(part.cell_ids)
         values[here] = part.d[band, row, there]
-    values[~observed(result)] = np.nan
-    m = degraded(values, result.nside, result.cell_ids)
+    m = sphere.drawn(np.where(seen, values, np.nan))
     name = observation.instrument.bands[band]
     name = f"{name} GHz" if name == f"{nu[band]:g}" else name
     title, note = f"Observed, {name}, {letter}", f"one of {len(nu)} bands"
@@ -101,30 +132,28 @@ def _parts(observation: Any) -> Iterator[Observation]:
         yield observation.read(chunk, chunk + 1)
 
 
-def _error_panel(result, truth, s, name, letter, row) -> Panel:
+def _error_panel(sphere, truth, s, component, letter, row) -> Panel:
     """Return recovered minus true."""
-    unit = result.units.get(name, "")
+    name, unit = component
     where = truth.truth.components.index(name)
-    true = np.full(len(result.cell_ids), np.nan)
+    true = np.full(len(s), np.nan)
     for chunk in range(truth.grid.nchunks):
         ids = truth.read_pixels(chunk, chunk + 1).cell_ids
-        _, here, there = np.intersect1d(
-            result.cell_ids, ids, assume_unique=True, return_indices=True
-        )
+        here, there = sphere.common(ids)
         true[here] = truth.read_truth(chunk, chunk + 1)[where, row, there]
     error = s - true
-    m = degraded(error, result.nside, result.cell_ids)
+    m = sphere.drawn(error)
     note = f"rms {_rms(error):.3g} {in_words(unit)}"
     title = f"Recovered $-$ true {name}, {letter}"
     return Panel(title, note, m, unit, _even(m, 99.5))
 
 
-def _chi2_panel(result: Result, chi2: np.ndarray) -> Panel:
+def _chi2_panel(result: Result, sphere: "Sphere", chi2: np.ndarray) -> Panel:
     """Return chi2 of the pixels, all Stokes parameters, around what is expected."""
     ns, nf = len(result.stokes), len(result.bands)
     free = max(ns * (nf - len(result.component_names)), 1)
     total = chi2.sum(0)
-    m = degraded(total, result.nside, result.cell_ids)
+    m = sphere.drawn(total)
     note = f"mean {np.nanmean(total):.2f}, expected {free}"
     title = r"$\chi^2$ per pixel, " + "+".join(result.stokes)
     half = 3.5 * np.sqrt(2 * free) * min(1.0, NSIDE_DRAWN / result.nside)
@@ -135,7 +164,7 @@ def _chi2_panel(result: Result, chi2: np.ndarray) -> Panel:
 def parameter_panels(result: Result) -> list[Panel]:
     """Return two maps, value and error, of each kind of parameter with patches."""
     panels = []
-    maps = pixel_maps(result)
+    maps = pixel_maps(result) if result.patches else {}
     for kind in result.patches:
         ids = maps[f"{kind}.patch"][0]
         if ids.max(initial=-1) < 1:
@@ -144,30 +173,12 @@ def parameter_panels(result: Result) -> list[Panel]:
         for what, found in (("", result.parameters), ("sigma of ", result.sigma)):
             known = np.asarray(found[kind], float)
             values = np.where(used, known[np.where(used, ids, 0)], np.nan)
-            m = degraded(values, result.nside, result.cell_ids)
+            m = Sphere(result.nside, maps["cell_ids"]).drawn(values)
             n = int(np.isfinite(known).sum())
             note = f"{n} patches, median {np.nanmedian(known):.4g}"
             colours = "viridis" if what else "Spectral_r"
             panels.append(Panel(f"{what}{kind}", note, m, "", _range(m), colours))
     return panels
-
-
-def observed(result: Result) -> Bool[np.ndarray, " pix"]:
-    """Return True for the cells of a result that have an amplitude."""
-    return np.isfinite(pixel_maps(result)["amplitudes"]).any((0, 1))
-
-
-def degraded(
-    values: Float[np.ndarray, " pix"], nside: int, cell_ids: Integer[np.ndarray, " pix"]
-) -> Float[np.ndarray, " whole"]:
-    """Return the whole sphere in NEST order, averaged to at most `NSIDE_DRAWN`."""
-    drawn = min(nside, NSIDE_DRAWN)
-    known = np.isfinite(values)
-    cells = parents(nside, cell_ids[known], drawn)
-    size = 12 * drawn**2
-    number = np.bincount(cells, minlength=size)
-    total = np.bincount(cells, weights=values[known], minlength=size)
-    return total / np.where(number > 0, number, np.nan)
 
 
 def in_words(unit: str) -> str:

@@ -19,18 +19,18 @@ from matplotlib.patches import Ellipse
 from distsep.data.healpix import nside_of
 from distsep.data.observation import Observation
 from distsep.data.result import Result
+from distsep.data.result_store import pixel_maps
 from distsep.data.stored_observation import StoredObservation
 from distsep.panels import (
     Panel,
     in_words,
-    observed,
     parameter_panels,
     sky_panels,
 )
 from distsep.table import goodness, text_table
 
 MASKED = "0.82"
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.titlesize": 11.5,
@@ -86,7 +86,7 @@ def _figure(panels: list[Panel], heading: tuple[str, str]) -> Figure:
     height = 3.62 * rows + head
     figure = Figure(figsize=(12, height), facecolor="white")
     top, below = heading
-    middle = {"ha": "center", "va": "center"}
+    middle: Any = {"ha": "center", "va": "center"}
     figure.text(0.5, 1 - 0.26 / height, top, size=15, weight="bold", **middle)
     figure.text(0.5, 1 - 0.56 / height, below, size=10.5, color="0.3", **middle)
     for n, panel in enumerate(panels):
@@ -148,7 +148,8 @@ def _heading(result: Result) -> tuple[str, str]:
 
 def _origin(result: Result) -> str:
     """Return what was observed, in one line."""
-    sky = observed(result).sum() / (12 * result.nside**2)
+    seen = np.isfinite(pixel_maps(result)["chi2"]).any(0).sum()
+    sky = seen / (12 * result.nside**2)
     frame = {"G": "Galactic", "C": "celestial", "E": "ecliptic"}[result.coordsys]
     return (
         f"{len(result.bands)} bands, Stokes {result.stokes}, nside {result.nside}, "

@@ -1,9 +1,11 @@
 """HEALPix pixels and FITS maps: against healpy, astropy and plain numpy."""
 
+from typing import Any
+
 import healpy
 import numpy as np
 import pytest
-from astropy.io import fits as astropy_fits
+from astropy.io import fits
 
 from distsep.data import healpix
 from distsep.data.fits import read_bands
@@ -20,7 +22,7 @@ NSIDE = 8
 NPIX = 12 * NSIDE**2
 
 
-def iqu(seed=0, kind=np.float64):
+def iqu(seed=0, kind: Any = np.float64):
     return np.random.default_rng(seed).normal(size=(3, NPIX)).astype(kind)
 
 
@@ -31,12 +33,13 @@ def write(path, maps, *, nest=False, unit="uK_CMB", cards=(), names=None, **othe
         str(path), list(maps), nest=nest, dtype=maps.dtype, column_names=names,
         column_units=unit, overwrite=True, **{"coord": "G", **other},
     )  # fmt: skip
-    with astropy_fits.open(path, mode="update") as file:
+    with fits.open(path, mode="update") as file:
+        head: Any = file[1]
         for card, value in dict(cards).items():
             if value is None:
-                file[1].header.remove(card)
+                head.header.remove(card)
             else:
-                file[1].header[card] = value
+                head.header[card] = value
     return path
 
 
@@ -186,7 +189,7 @@ def test_partial_maps_of_different_pixels_are_joined(tmp_path):
     bands = read_bands(files)
     ids = np.sort(healpy.ring2nest(NSIDE, np.arange(340)))
     np.testing.assert_array_equal(bands.cell_ids, ids)
-    assert bands.cell_ids.dtype == np.uint64
+    assert np.asarray(bands.cell_ids).dtype == np.uint64
     for read, wanted in zip(bands.maps, (first, second), strict=True):
         expected = healpy.reorder(wanted, r2n=True)[:, ids]
         expected[expected == healpy.UNSEEN] = np.nan
@@ -296,7 +299,7 @@ def test_ordering_is_asked_for_when_absent(tmp_path):
 
 def test_a_file_without_a_map_is_named(tmp_path):
     path = tmp_path / "image.fits"
-    astropy_fits.PrimaryHDU(np.zeros((4, 4))).writeto(path)
+    fits.PrimaryHDU(np.zeros((4, 4))).writeto(path)
     with pytest.raises(ValueError, match="image.fits: no extension holds a HEALPix"):
         read_bands([path])
 
@@ -364,14 +367,16 @@ def test_healpy_and_astropy_read_what_is_written(tmp_path, kind, partial):
         partial=partial,
     )  # fmt: skip
     if not (partial and kind is np.int64):  # healpy fills integers with UNSEEN
+        both: Any = (0, 1)
         read, header = healpy.read_map(
-            path, field=(0, 1), nest=True, h=True, dtype=kind, partial=partial
+            path, field=both, nest=True, h=True, dtype=kind, partial=partial
         )
         np.testing.assert_array_equal(read, expected)
         assert ("COORDSYS", "C") in header
-    with astropy_fits.open(path) as file:
-        head = file[1].header
-        names = [name for name in file[1].data.names if name != "PIXEL"]
+    with fits.open(path) as file:
+        table: Any = file[1]
+        head = table.header
+        names = [name for name in table.data.names if name != "PIXEL"]
     wanted = {
         "ORDERING": "RING", "COORDSYS": "C", "POLCCONV": "IAU", "NSIDE": NSIDE,
         "PIXTYPE": "HEALPIX", "BAD_DATA": healpy.UNSEEN,

@@ -1,6 +1,7 @@
 """Pictures and tables: the numbers said are those of the result."""
 
 import dataclasses
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -12,7 +13,7 @@ from distsep.data.noise import Noise
 from distsep.data.observation import Observation
 from distsep.data.result import Result
 from distsep.model.instrument import Instrument
-from distsep.panels import NSIDE_DRAWN, degraded, sky_panels
+from distsep.panels import NSIDE_DRAWN, Sphere, sky_panels
 from distsep.report import report
 from distsep.table import goodness, parameter_rows, text_table
 
@@ -21,7 +22,7 @@ INSTRUMENT = Instrument(nu=[40.0, 95.0, 140.0, 280.0], depth_p=[30.0, 12.5, 10.0
 PARAMETERS = {"Dust.beta_d": 1.54, "Dust.temp": 20.0, "Synchrotron.beta_pl": None}
 
 
-def sky(nside=NSIDE):
+def sky(nside=NSIDE) -> tuple[Any, Any, Any]:
     """An observation of CMB and dust and its result, the sky's upper half."""
     rng = np.random.default_rng(4)
     ids = np.arange(12 * nside**2)
@@ -138,7 +139,7 @@ def test_large_maps_are_averaged_before_drawing():
     nside = 2 * NSIDE_DRAWN
     m = np.random.default_rng(0).normal(size=12 * nside**2)
     m[:5] = np.nan
-    drawn = degraded(m, nside, np.arange(len(m)))
+    drawn = Sphere(nside, np.arange(len(m))).drawn(m)
     assert len(drawn) == 12 * NSIDE_DRAWN**2
     np.testing.assert_allclose(drawn[2:], m.reshape(-1, 4).mean(1)[2:])
     assert np.isnan(drawn[0])
@@ -182,7 +183,9 @@ def test_the_pictures_are_drawn(tmp_path, monkeypatch, stored):
     if stored:
         observation = simulated(tmp_path / "sky.zarr", observation, s)
         store.save_result(result, tmp_path / "result.zarr")
-        result = store.read(tmp_path / "result.zarr")
+        read = store.read(tmp_path / "result.zarr")
+        assert isinstance(read, Result)
+        result = read
     files = report(result, tmp_path / "out", observation)
     assert [file.name for file in files] == [
         "report.txt", "report.png", "parameters.png",

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_ranks_with_shapes_of_their_own_share_per_pixel_noise(comm, shared_tmp_p
     factor = 2.0**comm.rank
     own = Noise(mine.noise.shape * factor, "uniform", mine.noise.weight / factor)
     store.save_observation(mine.replace(noise=own), path, comm=comm)
-    noise = store.read(path).noise
+    noise = store.open_observation(path).read().noise
     shape = noise.shape if noise.kind == "pixel" else noise.shape[..., None]
     weight = 1.0 if noise.weight is None else noise.weight
     expected = whole.noise.shape[..., None] * whole.noise.weight
@@ -134,7 +135,8 @@ def test_nothing_is_overwritten_unasked(comm, shared_tmp_path):
         store.save_observation(mine, path, comm=comm)
     other = mine.replace(d=mine.d + 1)
     store.save_observation(other, path, comm=comm, overwrite=True)
-    np.testing.assert_array_equal(store.read(path).d, observation().d + 1)
+    again = store.open_observation(path).read()
+    np.testing.assert_array_equal(again.d, observation().d + 1)
     comm.barrier()
 
 
@@ -302,7 +304,7 @@ def result(comm_rank=0, comm_size=1, caller_index=None):
     def numbers():
         return {kind: rng.normal(size=shape) for kind, shape in kinds.items()}
 
-    values = dict(
+    values: dict[str, Any] = dict(
         names=("Dust.beta_d", *(f"Synchrotron.beta_pl[{n}]" for n in range(4))),
         parameters=numbers(), sigma=numbers(), start=numbers(),
         covariance=rng.normal(size=(5, 5)), hessian_inverse=rng.normal(size=(5, 5)),
@@ -360,7 +362,7 @@ def test_results_come_back(comm, shared_tmp_path):
 def test_results_in_the_callers_order_are_put_in_that_of_the_cells(tmp_path):
     wanted = result()
     index = np.random.default_rng(3).permutation(2 * NPIX)[:NPIX]
-    mixed = {}
+    mixed: dict[str, Any] = {}
     for name in ("amplitudes", "chi2"):
         values = getattr(wanted, name)
         mixed[name] = np.full((*values.shape[:-1], 2 * NPIX), np.nan)

@@ -59,7 +59,7 @@ class FitsTable:
                     else f"{path}: no extension holds a HEALPix map (binary table with "
                     "ORDERING or NSIDE)."
                 )
-            one = file[maps[0] if hdu is None else hdu]
+            one: Any = file[maps[0] if hdu is None else hdu]
             header, data = one.header, one.data
         order = _ordering(path, str(header.get("ORDERING", "")).strip(), ordering)
         names = tuple(name.upper().strip() for name in data.names)

@@ -5,7 +5,7 @@ Pure functions of pixel numbers. No files (data/fits.py) and no patches
 a run that reads a store in NEST order needs none of it.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Complex, Float, Integer
@@ -159,7 +159,7 @@ def rotate_map(
     nside, nest = nside_of(len(m)), ordering == "NEST"
     known = np.where(is_missing(m), np.nan, m).astype(float)
     # Where each new pixel was before: the inverse rotation of its centre.
-    back = healpy.Rotator(coord=[coord[1], coord[0]])
+    back: Any = healpy.Rotator(coord=[coord[1], coord[0]])
     theta, phi = back(*healpy.pix2ang(nside, np.arange(len(m)), nest=nest))
     return healpy.get_interp_val(known, theta, phi, nest=nest)
 
@@ -205,7 +205,7 @@ def kmeans_centres(
     first = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
     # One thread: the sums of several are added in the order in which they finish.
     with threadpool_limits(1):
-        fit = KMeans(n, init=points[first], n_init=1, max_iter=100)
+        fit: Any = KMeans(n, **{"init": points[first], "n_init": 1, "max_iter": 100})
         return fit.fit(points, sample_weight=weights).cluster_centers_
 
 

@@ -87,7 +87,7 @@ class ObservationWriter:
             overwrite=overwrite,
         )
 
-    def __enter__(self) -> "ObservationWriter":
+    def __enter__(self) -> Any:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:

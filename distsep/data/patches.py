@@ -112,7 +112,7 @@ def kmeans_patches(
         if not (plenty or costly):
             break
         coarse, (cells, counts) = coarse // 2, fewer
-    centres = None
+    centres: Any = None
     if comm is None or comm.rank == 0:
         points = healpix.unit_vectors(coarse, cells)
         weights = counts.astype(float)

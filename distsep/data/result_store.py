@@ -153,8 +153,8 @@ def save_result(
     Communication: collective.
     """
     comm = comm or serial()
-    grid, start = result.grid, result.first_pixel
-    maps = pixel_maps(result)
+    maps, start = pixel_maps(result), result.first_pixel
+    grid = result.grid or Grid.of(maps["cell_ids"].size)
     npix = maps["cell_ids"].shape[-1]
     if sum(comm.allgather(npix)) != grid.npix:
         raise ValueError(
@@ -220,16 +220,25 @@ def pixel_maps(result: Result) -> dict[str, np.ndarray]:
     """Return the maps of a result in the order of its cells, pixels last.
 
     Names are those of the store; `(stokes, comp, comp, pix)` for covariances.
+
+    Raises:
+        ValueError: if the maps were streamed to a store and are not in memory.
     """
-    maps = {"amplitudes": result.amplitudes, "chi2": result.chi2}
+    s, chi2, cell_ids = result.amplitudes, result.chi2, result.cell_ids
+    if s is None or chi2 is None or cell_ids is None:
+        raise ValueError(
+            "the maps of this result are not in memory, they went to its store chunk "
+            "by chunk: `distsep.read` the store."
+        )
+    maps = {"amplitudes": s, "chi2": chi2}
     if result.amplitude_covariance is not None:
         maps["amplitude_covariance"] = np.moveaxis(result.amplitude_covariance, 1, -1)
     if result.caller_index is not None:
         maps = {name: m[..., result.caller_index] for name, m in maps.items()}
-    npix = len(result.cell_ids)
+    npix = len(cell_ids)
     for kind, ids in result.patches.items():
         maps[f"{kind}.patch"] = np.broadcast_to(ids, (len(ids), npix))
-    return {**maps, "cell_ids": result.cell_ids}
+    return {**maps, "cell_ids": cell_ids}
 
 
 def _optional(reader: GroupReader, name: str) -> Any:

@@ -87,9 +87,9 @@ class GroupWriter:
             raise FileExistsError(refusal)
         with zarr.config.set(_EVERY_CHUNK):
             self._group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
-            self._arrays = {name: self._group[name] for name in arrays}
+            self._arrays: dict[str, Any] = {n: self._group[n] for n in arrays}
 
-    def __enter__(self) -> "GroupWriter":
+    def __enter__(self) -> Any:
         return self
 
     def __exit__(
