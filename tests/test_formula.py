@@ -170,7 +170,7 @@ _characters = st.text(alphabet="nuxE_.09+-*/()[]{}'\", =:@\n", max_size=60)
 _pieces = st.lists(
     st.sampled_from(
         "nu x beta exp( log( sqrt( expm1( ( ) ) + - * / ** 2 9 1e9 0.5 9**9 . __class__ "
-        "[0] import lambda , : 'a' eval( T_CMB".split()
+        "[0] import lambda , : 'a' eval( T".split()
     ),
     max_size=40,
 ).map(" ".join)

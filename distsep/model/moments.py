@@ -41,8 +41,8 @@ def moments(
     if unknown or not chosen or order < 1:
         known = ", ".join(component.parameters) or "none, all fixed"
         raise ValueError(
-            f"`moments({component.name}, order={order})` needs an order of 1 or more and "
-            f"free parameters, here {known}; got {', '.join([*chosen, *pivot])}."
+            f"`moments({component.name}, order={order})` needs an order of 1 or "
+            f"more and free parameters, here {known}; got {', '.join([*chosen, *pivot])}."
         )
     values = {**component.fixed, **component.defaults, **pivot}
     result = []
