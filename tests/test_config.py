@@ -1,11 +1,17 @@
 """run.toml and sky.toml: everything wrong is said at once, with its key."""
 
 import pickle
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from distsep.config import ConfigError, read_config, read_sky
+from distsep.config import ConfigError, RunConfig, read_config, read_sky
+from distsep.config.errors import collect
+from distsep.config.run import ComponentTable
+from distsep.config.tables import gather_parameters
+from distsep.data.fits_out import write_maps
 
 SKY = """
 [sky]
@@ -169,6 +175,10 @@ def test_mistake_in_a_component(write, component, expected):
     [
         ('[[global]]\nkind = "template"', "global.template.file: is required"),
         (
+            '[[global]]\nkind = "monopole"\ncommon = true',
+            "global.monopole.common: means nothing for a monopole",
+        ),
+        (
             '[[global]]\nkind = "region"\nregions = 4\ncomponent = "Dust"',
             "global.region.component: no `Dust`; valid: CMB",
         ),
@@ -241,6 +251,98 @@ def test_fits_input_is_accepted(write):
     assert config.observation.fits[1].unit == "MJy/sr"
     assert config.provenance["overrides"][1] == "component.Dust.nu0=300"
     assert config.provenance["configuration"] == path.read_text()
+
+
+def test_arguments_of_separate(write):
+    npix = 12 * 2**2
+    ids = np.arange(npix) % 5
+    said = {"units": [""], "nside": 2, "coordsys": "G", "ordering": "NEST"}
+    write("", "40.fits")
+    write_maps("ids.fits", ids[None], names=["ID"], **said)
+    write_maps("leak.fits", np.ones((1, npix)), names=["I"], **said)
+    path = write(
+        """
+        [observation]
+        fits = ["40.fits", "40.fits", "40.fits"]
+        stokes = "QU"
+        [instrument]
+        nu = [40, 100, 353]
+        depth_p = [1, 1, 1]
+        calibration = { bands = [40, 100], std = 0.01 }
+        angle = { bands = [353], std = [0.02], start = 0.01 }
+        [[component]]
+        kind = "CMB"
+        [[component]]
+        name = "Cold"
+        kind = "Dust"
+        nu0 = 353
+        beta_d = { start = 1.6, bounds = [1, 2], patches = { map = "ids.fits" } }
+        temp = { shared = "Warm.temp" }
+        [[component]]
+        name = "Warm"
+        kind = "Dust"
+        nu0 = 353
+        temp = { prior = { mean = 20, std = 3 } }
+        beta_d = { fixed = 1.5 }
+        [[global]]
+        kind = "monopole"
+        bands = [40]
+        prior = { std = 2 }
+        [[global]]
+        kind = "template"
+        file = "leak.fits"
+        common = true
+        [[global]]
+        kind = "region"
+        component = "Warm"
+        regions = 1
+        [fit]
+        solver = "newton"
+        """
+    )
+    config = read_config(path)
+    said = config.separate_arguments(nside=2, coordsys="G")
+    assert [c.name for c in said.pop("components")] == ["CMB", "Cold", "Warm"]
+    patches = said.pop("patches")["Cold.beta_d"]
+    np.testing.assert_array_equal(patches["map"], ids)
+    assert patches["ordering"] == "NEST"
+    monopole, template, region = said.pop("global_terms")
+    assert (monopole.bands, monopole.prior) == (["40"], (0, 2))
+    np.testing.assert_array_equal(template.map, np.ones(npix))
+    assert (template.common, template.ordering) == (True, "NEST")
+    assert (region.component, region.regions) == ("Warm", {"nside": 1})
+    assert said == {
+        "start": {"Cold.beta_d": 1.6, "angle.353": 0.01},
+        "fixed": {"Warm.beta_d": 1.5},
+        "priors": {
+            "Warm.temp": (20, 3),
+            "calibration.40": (1, 0.01),
+            "calibration.100": (1, 0.01),
+            "angle.353": (0, 0.02),
+        },
+        "bounds": {"Cold.beta_d": (1, 2)},
+        "shared": {"Warm.temp": ["Warm.temp", "Cold.temp"]},
+        "calibration": ["40", "100"],
+        "angle": ["353"],
+        "solver": "newton",
+        "tolerance": 1e-3,
+        "max_steps": 1000,
+    }
+
+
+def test_moments_become_components(write):
+    text = run_text('[[component]]\nkind = "Dust"\nnu0 = 353\nmoments = 1\ntemp = 20\n')
+    config = collect(RunConfig, gathered(text))[0]
+    assert config is not None
+    said = config.separate_arguments(nside=2, coordsys="G")
+    names = [c.name for c in said["components"]]
+    assert names == ["CMB", "Dust", "Dust_beta_d"]
+
+
+def gathered(text: str) -> dict:
+    raw = tomllib.loads(text)
+    gather_parameters(raw, ComponentTable)
+    return raw
 
 
 def test_more_components_than_bands(write):

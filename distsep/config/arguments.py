@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from distsep.config.model import build_law, expand
-from distsep.data.fits_scalar import read_patches
+from distsep.data.fits_scalar import read_patches, read_scalar
 from distsep.model.components import Component
+from distsep.model.terms import Dipole, Monopole, Regional, Template
 
 if TYPE_CHECKING:
     from distsep.config.run import PatchTable, RunConfig
@@ -94,7 +97,23 @@ def _systematics(config: "RunConfig", found: dict[str, Any]) -> dict[str, Any]:
 
 def global_terms(config: "RunConfig", sphere: dict[str, Any]) -> list[Any]:
     """The global terms of [[global]]."""
-    del sphere
-    if config.global_:
-        raise ValueError("`[[global]]`: global terms are not fitted yet.")
-    return []
+    found: list[Any] = []
+    for table in config.global_:
+        prior = table.prior and (table.prior.mean, table.prior.std)
+        if table.kind == "region":
+            where = table.regions and patch_spec(table.regions, sphere)
+            found.append(Regional(str(table.component), where, prior))
+            continue
+        said: dict[str, Any] = {"bands": table.bands, "stokes": table.stokes}
+        if table.name is not None:
+            said["name"] = table.name
+        if table.kind == "template":
+            columns = [
+                read_scalar(str(table.file), column, **sphere)
+                for column in table.columns or [0]
+            ]
+            said["map"] = columns[0] if len(columns) == 1 else np.stack(columns)
+            said |= {"common": table.common, "ordering": "NEST"}
+        make = {"monopole": Monopole, "dipole": Dipole, "template": Template}
+        found.append(make[table.kind](**said, prior=prior))
+    return found

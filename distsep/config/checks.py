@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from distsep.config.run import ParameterTable, PatchTable, RunConfig
 
 
+_BAND_KEYS = {"kind", "name", "bands", "stokes", "prior"}
+GLOBAL_KEYS = {
+    "monopole": _BAND_KEYS,
+    "dipole": _BAND_KEYS,
+    "template": _BAND_KEYS | {"file", "columns", "common"},
+    "region": {"kind", "component", "regions", "prior"},
+}
+
+
 def run_problems(config: "RunConfig") -> Iterator[Problem]:
     """Yield everything wrong with run.toml that its types do not show."""
     bands, stokes, nside = yield from data_problems(config)
@@ -135,8 +144,8 @@ def _globals(
         if wanted and getattr(table, wanted) is None:
             yield (*place, wanted), f"is required for a {table.kind}"
         yield from file_problems(place, table, "file")
-        if table.kind == "region" and table.regions is None:
-            yield (*place, "regions"), "is required for a region"
+        for key in sorted(table.model_fields_set - GLOBAL_KEYS[table.kind]):
+            yield (*place, key), f"means nothing for a {table.kind}"
         if table.component is not None and table.component not in labels:
             name = table.component
             yield (*place, "component"), f"no `{name}`; {nearest(name, labels)}"

@@ -102,15 +102,24 @@ class ObservationTable(Table):
 
 
 class GlobalTable(Table):
-    """Coefficients shared by the whole sky, or one amplitude per region."""
+    """Coefficients shared by the whole sky, or one amplitude per region.
+
+    Attributes:
+        kind: "region": the component named has one amplitude per region.
+        bands, stokes: Where the coefficients act; all if absent.
+        file: FITS file of a template, with `columns`: one, or one for each Stokes
+            parameter of the data (then they share their coefficients).
+        common: One coefficient for all bands.
+        component, regions: Of a "region".
+        prior: Of each coefficient, in uK_CMB (per unit of the template).
+    """
 
     kind: Literal["monopole", "dipole", "template", "region"]
     name: str | None = None
     bands: list[Band] | None = None
     stokes: str | None = None
     file: str | None = None
-    field: Annotated[int, Field(ge=0)] = 0
-    unit: str | None = None
+    columns: Columns | None = None
     common: bool = False
     component: str | None = None
     regions: PatchTable | None = None
