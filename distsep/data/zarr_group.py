@@ -223,10 +223,6 @@ class GroupReader:
         """Return the type of the numbers of an array."""
         return self._array(name).dtype
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of an array, all its pixels counted."""
-        return self._array(name).shape
-
     def read(self, name: str, first: int = 0, last: int | None = None) -> np.ndarray:
         """Read the chunks [first, last) of an array, or an array without pixels.
 
@@ -241,12 +237,17 @@ class GroupReader:
                 _check_file(self.path.joinpath(name, "c", *place), array)
             return np.asarray(array[...])
         last = self.grid.nchunks if last is None else last
+        begin, end = (min(n * self.grid.chunk, self.grid.npix) for n in (first, last))
+        values = np.empty((*array.shape[:-1], end - begin), array.dtype)
         for chunk in range(first, last):
+            start, stop = self.grid.chunk_range(chunk)
             file = self.path.joinpath(name, "c", *leading, str(chunk))
             _check_file(file, array)
-        start = min(first * self.grid.chunk, self.grid.npix)
-        stop = min(last * self.grid.chunk, self.grid.npix)
-        return np.asarray(array[..., start:stop])
+            # Plain numbers, little-endian: twice as fast as through zarr's threads.
+            part = np.fromfile(file, array.dtype.newbyteorder("<"))
+            part = part.reshape(array.chunks)
+            values[..., start - begin : stop - begin] = part[..., : stop - start]
+        return values
 
     def _array(self, name: str) -> Any:
         if name not in self.names:
