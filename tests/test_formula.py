@@ -169,7 +169,7 @@ def test_explosive_algebra_ends_fast(text):
 _characters = st.text(alphabet="nuxE_.09+-*/()[]{}'\", =:@\n", max_size=60)
 _pieces = st.lists(
     st.sampled_from(
-        "nu x beta exp( log( sqrt( expm1( ( ) ) + - * / ** 2 9 1e9 0.5 9**9 . __class__ "
+        "nu x beta exp( log( sqrt( expm1( ( ) ) + - * / ** 2 9 1e9 0.5 9**9 . __a__ "
         "[0] import lambda , : 'a' eval( T".split()
     ),
     max_size=40,

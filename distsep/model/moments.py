@@ -42,7 +42,8 @@ def moments(
         known = ", ".join(component.parameters) or "none, all fixed"
         raise ValueError(
             f"`moments({component.name}, order={order})` needs an order of 1 or "
-            f"more and free parameters, here {known}; got {', '.join([*chosen, *pivot])}."
+            f"more and free parameters, here {known}; got "
+            f"{', '.join([*chosen, *pivot])}."
         )
     values = {**component.fixed, **component.defaults, **pivot}
     result = []
