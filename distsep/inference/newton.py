@@ -60,17 +60,25 @@ def hold(matrix, held: np.ndarray):
     return (keep @ matrix @ keep + sparse.diags_array(held.astype(float))).tocsc()
 
 
+def finite(objective: Objective, at: Point) -> np.ndarray:
+    """True for each independent block where every number is finite."""
+    arrays = (at.pool_value, at.pool_gradient, at.pool_fisher, at.pool_hessian)
+    whole = np.isfinite(np.concatenate([a.reshape(len(a), -1) for a in arrays], 1))
+    return np.bincount(objective.pool_label, ~whole.all(1), objective.nblocks) == 0
+
+
 def local_model(objective: Objective, point: Point, near: float = _NEAR) -> Local:
     """Look at the objective around a point: gradient, curvature, distance in sigma."""
     p, label = objective.parameters, objective.label
     gradient = objective.gradient(point)
     fisher = objective.matrix(point, False)
     diagonal = fisher.diagonal()
-    if not (np.isfinite(gradient).all() and np.isfinite(diagonal).all()):
+    bad = np.isin(label, np.flatnonzero(~finite(objective, point)))
+    if bad.any():
         raise FloatingPointError(
             "the likelihood is not finite at "
             + ", ".join(
-                f"{n}={v:.6g}" for n, v in list(zip(p.names, point.x, strict=True))[:6]
+                f"{p.names[i]}={point.x[i]:.6g}" for i in np.flatnonzero(bad)[:6]
             )
             + ": two components may have the same emission law, or a parameter is far "
             "outside its range. Fix one of them, or give `bounds`."
@@ -151,7 +159,7 @@ def descend(
         old, new = objective.value(here.point), objective.value(trial)
         # The rounding of the sums must not refuse the last, tiny steps.
         slack = 1e-12 * np.abs(old) + 1e-9
-        accept = active & np.isfinite(new) & (new <= old + slack)
+        accept = active & finite(objective, trial) & (new <= old + slack)
         damping = np.where(
             accept,
             np.where(damping < 10 * _FIRST_DAMPING, 0.0, damping / 10),
