@@ -21,6 +21,15 @@ NOISE_DIMS = {
 }
 
 
+_CONVENTION = {
+    "name": "dggs",
+    "uuid": "7b255807-140c-42ca-97f6-7a1cfecdbc38",
+    "spec_url": "https://github.com/zarr-conventions/dggs/blob/v1/README.md",
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/dggs/refs/tags/"
+    "v1/schema.json",
+}
+
+
 @dataclass(frozen=True)
 class Truth:
     """What a simulated sky was made of; it goes with its observation.
@@ -49,6 +58,7 @@ def cell_ids_array(nside: int) -> PixelArray:
 def sky_attributes(header: Any) -> dict[str, Any]:
     """Return the attributes that observations and results share."""
     return {
+        "zarr_conventions": [_CONVENTION],
         "dggs": {
             "name": "healpix",
             "refinement_level": int(header.nside).bit_length() - 1,

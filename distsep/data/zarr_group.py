@@ -8,7 +8,7 @@ gives fill values for a missing chunk). What the arrays mean is not known here.
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -155,10 +155,8 @@ class GroupWriter:
         """Write the metadata: the group and its arrays, without a single chunk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         marks = {"distsep": {"kind": kind, "format": FORMAT}, "complete": False}
-        cut = {k: getattr(self.grid, k) for k in ("npix", "block", "chunk")}
-        group = zarr.create_group(
-            self.path, attributes={**marks, "grid": cut, **plain(attributes)}
-        )
+        marks = {**marks, "grid": asdict(self.grid), **plain(attributes)}
+        group = zarr.create_group(self.path, attributes=marks)
         for name, spec in arrays.items():
             assert spec.dims[-1] == CELLS
             dtype = np.dtype(spec.dtype)
@@ -171,6 +169,7 @@ class GroupWriter:
                 fill_value=np.nan if dtype.kind == "f" else 0,
                 dimension_names=list(spec.dims),
                 attributes={
+                    **({} if name == "cell_ids" else {"coordinates": "cell_ids"}),
                     **({"units": spec.unit} if spec.unit else {}),
                     **plain(spec.attributes or {}),
                 },
@@ -245,8 +244,8 @@ class GroupReader:
             _check_file(file, array)
             # Plain numbers, little-endian: twice as fast as through zarr's threads.
             part = np.fromfile(file, array.dtype.newbyteorder("<"))
-            part = part.reshape(array.chunks)
-            values[..., start - begin : stop - begin] = part[..., : stop - start]
+            own = part.reshape(array.chunks)[..., : stop - start]
+            values[..., start - begin : stop - begin] = own
         return values
 
     def _array(self, name: str) -> Any:
@@ -271,9 +270,9 @@ def _refusal(path: Path, kind: str, overwrite: bool) -> str | None:
     if not path.exists():
         return None
     header = _header(path)
+    if header is None and path.is_dir() and not any(path.iterdir()):
+        return None
     if header is None:
-        if path.is_dir() and not any(path.iterdir()):
-            return None
         return f"{path} exists and is not a distsep store: it will not be replaced."
     found = header["distsep"]["kind"]
     if found != kind:
