@@ -14,14 +14,14 @@ from distsep.inference.model import Model
 from distsep.inference.objective import Objective
 from distsep.model.parameters import make_parameters
 
-NU = np.array([40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0])
+NU = (40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0)
 KINDS = ("Dust.beta_d", "Dust.temp", "Synchrotron.beta_pl")
 TRUTH = np.array([1.54, 20.0, -3.0])
 
 
-def components(temp=None):
+def components(temp=None, nu_s=20.0):
     """The three components of the tests; `temp=20.0` fixes the temperature."""
-    return [distsep.CMB(), distsep.Dust(150.0, temp=temp), distsep.Synchrotron(20.0)]
+    return [distsep.CMB(), distsep.Dust(150.0, temp=temp), distsep.Synchrotron(nu_s)]
 
 
 def random_invN(rng, n, kind, depth=1.0):
@@ -43,6 +43,14 @@ class Samples(NamedTuple):
     d: np.ndarray  # (sample, freq)
     invN: np.ndarray  # (sample, freq, freq)
     patch: np.ndarray  # (sample, 3)
+    nu: tuple = NU
+    nu_s: float = 20.0  # where the amplitude of synchrotron is
+
+    def take(self, which):
+        """Some of the samples."""
+        return self._replace(
+            d=self.d[which], invN=self.invN[which], patch=self.patch[which]
+        )
 
     def mix(self, x):
         """Mixing matrices of the samples; x: the values of the kinds, joined."""
@@ -51,7 +59,9 @@ class Samples(NamedTuple):
         values = x[first + self.patch]
         rows, inverse = np.unique(self.patch, axis=0, return_inverse=True)
         of_pool = [
-            dense.emission(NU, *values[inverse.ravel() == i][0])
+            dense.emission(
+                np.array(self.nu), *values[inverse.ravel() == i][0], nu_s=self.nu_s
+            )
             for i in range(len(rows))
         ]
         return np.array(of_pool)[inverse.ravel()]
@@ -112,8 +122,8 @@ def lay_out(samples, how, spare=0):
 
 
 @functools.cache
-def _mixing():
-    return distsep.MixingMatrix(components(), distsep.Instrument(NU))
+def _mixing(nu, nu_s):
+    return distsep.MixingMatrix(components(nu_s=nu_s), distsep.Instrument(nu))
 
 
 @functools.cache
@@ -128,10 +138,12 @@ _models: dict = {}
 def make_model(samples, how, pools):
     """Tables of the pools, whitened where the samples are; compiled once for all."""
     white = np.linalg.cholesky(samples.invN[0]).T[None] if how == "whitened" else None
-    key = pools.tobytes(), None if white is None else white.tobytes()
+    bits = None if white is None else white.tobytes()
+    key = samples.nu, samples.nu_s, pools.tobytes(), bits
     if key not in _models:
         first = np.cumsum([0, *(samples.patch.max(0) + 1)])[:-1]
-        _models[key] = Model(_mixing(), first + pools, np.zeros(len(pools), int), white)
+        mixing = _mixing(samples.nu, samples.nu_s)
+        _models[key] = Model(mixing, first + pools, np.zeros(len(pools), int), white)
     return _models[key]
 
 

@@ -167,7 +167,7 @@ def patches():
 def alone(samples, p):
     """The samples of one patch as a sky of their own."""
     mine = samples.patch[:, 0] == p
-    return type(samples)(samples.d[mine], samples.invN[mine], ONE)
+    return samples.take(mine)._replace(patch=ONE)
 
 
 @pytest.mark.parametrize("solver", ["newton", "adam"])
