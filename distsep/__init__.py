@@ -11,3 +11,4 @@ from distsep.model.components import Component  # noqa: E402
 from distsep.model.instrument import Instrument, instrument  # noqa: E402
 from distsep.model.laws import *  # noqa: E402, F403
 from distsep.model.mixing import MixingMatrix  # noqa: E402
+from distsep.model.terms import Dipole, Monopole, Regional, Template  # noqa: E402

@@ -7,30 +7,26 @@ else: the rooms below take sums and devices as functions.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distsep.data.layout import Pools
 from distsep.data.observation import Observation
-from distsep.data.patch_specs import resolve_patches
 from distsep.data.result import Result
 from distsep.data.source import ArraySource, StoreSource, placed
-from distsep.inference.amplitudes import amplitude_maps
+from distsep.inference.amplitudes import SecondPass
 from distsep.inference.fit import fit
-from distsep.inference.model import Model
 from distsep.inference.objective import Objective
-from distsep.inference.passes import Devices, PoolSums, Survey
-from distsep.inference.plan import Plan
-from distsep.inference.reduce import ReducedData, block_root, merge_roots, worthwhile
-from distsep.inference.uncertainty import uncertainty
+from distsep.inference.passes import Devices, PoolSums
+from distsep.inference.reduce import ReducedData, block_root, merge_roots
+from distsep.inference.uncertainty import pool_covariance, uncertainty
 from distsep.inference.words import describe
 from distsep.keep import Keeper
-from distsep.model.mixing import MixingMatrix
-from distsep.model.parameters import check_names, make_parameters
 from distsep.parallel import comm as ranks
 from distsep.parallel import mesh as meshes
+from distsep.problem import Problem, set_up
 
 
 def separate(
@@ -46,11 +42,15 @@ def separate(
     calibration: Sequence[str] | None = None,
     band_shift: Sequence[str] | None = None,
     angle: Sequence[str] | None = None,
+    global_terms: Sequence = (),
     solver: str = "adam",
     tolerance: float = 1e-3,
     max_steps: int = 1000,
     reduce: bool | None = None,
     observed: np.ndarray | None = None,
+    amplitude_unit: str = "uK_CMB",
+    amplitude_covariance: Sequence[str] = (),
+    residuals: bool = False,
     output: str | Path | None = None,
     overwrite: bool = False,
     comm: Any = None,
@@ -70,11 +70,15 @@ def separate(
         bounds: `(lower, upper)`.
         shared: Parameters that are one: see `MixingMatrix`.
         calibration, band_shift, angle: Names of bands that have such a parameter.
+        global_terms: `distsep.Monopole(...)`, `Dipole`, `Template`, `Regional`.
         solver: `"adam"`, `"lbfgs"` or `"newton"`.
         tolerance: Distance from the optimum [sigma] at which a fit has converged.
         max_steps: Largest number of passes over the data.
         reduce: Fit the exact reduction of the data; None: where it is smaller.
-        observed: True for each NEST pixel of the sphere to use, for a store.
+        observed: True for each NEST pixel of the sphere to use.
+        amplitude_unit: Of the amplitudes at nu0 (a monochromatic reference).
+        amplitude_covariance: Components whose amplitude covariance is kept.
+        residuals: Keep residual maps of every band.
         output: Directory of the result store; maps are then written, chunk by chunk.
         overwrite: Replace an existing result.
         comm: Ranks (`distsep.parallel.comm.world()`); None: this process alone.
@@ -97,72 +101,30 @@ def separate(
     comm = comm or ranks.serial()
     local = local_devices(devices)
     source = _source(observation, observed, comm)
-    header = source.header
-
-    mixing = MixingMatrix(
+    problem = set_up(
         components,
-        header.instrument,
-        stokes=header.stokes,
-        fixed=fixed,
-        shared=shared,
-        calibration=calibration,
-        band_shift=band_shift,
-        angle=angle,
-    )
-    kinds, patches = mixing.names, patches or {}
-    check_names("patches", patches, kinds)
-    where = [resolve_patches(patches.get(k), k, source, comm) for k in kinds]
-    npatch = [n for n, _ in where]
-    nstokes, joint = len(header.stokes), mixing.joint
-    ncolumn = len(mixing.component_names) * (nstokes if joint else 1)
-    plan = Plan(
         source,
-        npatch=npatch,
-        ncolumn=ncolumn,
-        joint=joint,
-        rank=comm.rank,
-        patch_ids=lambda obs: [_one_patch if f is None else f(obs) for _, f in where],
-        templates=lambda obs: np.zeros((0, 1 if joint else nstokes, obs.npix)),
-        allgather=comm.allgather,
-    )
-    if plan.pools.number == 0:
-        raise ValueError(
-            f"`separate(...)`: no pixel has the {ncolumn} bands that {ncolumn} "
-            "components need. Use fewer components, or more bands."
-        )
-    parameters = make_parameters(
-        kinds,
-        npatch,
-        plan.pools.patch,
+        comm=comm,
+        patches=patches or {},
         start=start or {},
-        bounds=bounds or {},
+        fixed=fixed,
         priors=priors or {},
-        defaults=mixing.defaults,
-        default_bounds=mixing.bounds,
+        bounds=bounds or {},
+        shared=shared,
+        bands={"calibration": calibration, "band_shift": band_shift, "angle": angle},
+        global_terms=global_terms,
     )
-    model = Model(
-        mixing,
-        parameters.index(plan.pools.patch),
-        plan.pools.noise_class,
-        plan.classes.white,
-    )
-    keeper = Keeper(
-        source, mixing, where, output=output, overwrite=overwrite, comm=comm
-    )
-    survey = Survey(
-        plan.parts,
-        resident=source.resident,
-        joint=joint,
-        whitening=plan.whitening,
-        devices=local,
-    )
+    plan, model, parameters = problem.plan, problem.model, problem.parameters
+    kept = problem.kept(amplitude_unit, tuple(amplitude_covariance), residuals)
+    keeper = Keeper(source, kept, output=output, overwrite=overwrite, comm=comm)
+    survey = problem.survey(local)
     clock("preparing")
 
     sums = PoolSums(survey, plan.pieces, comm.sum)
-    reduced = _reduction(reduce, plan.pools, plan.classes.white, mixing, header)
+    reduced = problem.reduces(reduce)
     if reduced:
         roots = sums(block_root, None, merge_roots)
-        sums = ReducedData(roots, model.nrow, single=local.single)
+        sums = ReducedData(roots, model.nrow, problem.terms.template, local.single)
         clock("reduction")
     objective = Objective(model, parameters, sums)
     found = fit(
@@ -173,36 +135,38 @@ def separate(
     clock("errors")
 
     comm.require_same("beta", found.x)
-    block_chi2 = []
-    tables = model.tables(comm.bcast(found.x))
-    for maps in amplitude_maps(survey, tables, nstokes, joint, plan.classes.scale):
-        keeper.take(maps)
-        block_chi2.append(maps.block_chi2)
-    chi2 = plan.block_sum(np.concatenate(block_chi2), comm.sum)
+    second = SecondPass(
+        survey,
+        model.tables(comm.bcast(found.x)),
+        plan,
+        problem.nstokes,
+        pool_covariance(errors, objective.index) if amplitude_covariance else None,
+        model.rows(found.x) if residuals else None,
+    )
+    chi2 = _second_pass(second, keeper, plan, comm)
     clock("amplitudes")
 
     counts = np.asarray(comm.sum(np.array([plan.bands, plan.samples, plan.few], float)))
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
+    estimated = parameters.number - objective.gauge.shape[1]
     result = Result(
-        names=parameters.names,
-        parameters=parameters.split(found.x),
-        sigma=parameters.split(errors.sigma),
-        start=parameters.split(parameters.start),
+        **_by_name(problem, found.x, errors.sigma),
         covariance=errors.covariance,
         hessian_inverse=errors.hessian_inverse,
         fisher_inverse=errors.fisher_inverse,
-        dof=int(counts[0] - ncolumn * counts[1] - parameters.number),
+        dof=int(counts[0] - problem.ncolumn * counts[1]) - estimated,
         chi2_total=chi2,
         neg_log_like=chi2 / 2,
         converged=bool(found.converged.all()),
         distance=float(found.local.distance.max(initial=0.0)),
         steps=sum(found.passes),
         message=message,
-        warnings=(*header.warnings, *warnings),
-        reduced=(sums.rows, int(counts[1])) if reduced else None,
+        warnings=(*source.header.warnings, *warnings),
+        reduced=(sums.rows, int(counts[1])) if isinstance(sums, ReducedData) else None,
         seconds=clock.seconds,
         ranks=comm.size,
         devices=local.number,
+        applier=partial(_apply, problem, found.x, local, comm),
         **keeper.maps(),
     )
     keeper.finish(result)
@@ -210,33 +174,59 @@ def separate(
     return result
 
 
-_one_patch = np.zeros((1, 1), np.int64)
+def _second_pass(second: SecondPass, keeper: Keeper, plan: Any, comm: Any) -> float:
+    """Keep or write every part of the maps; return chi2 of all ranks."""
+    block_chi2 = []
+    for maps in second:
+        keeper.take(maps)
+        block_chi2.append(maps.block_chi2)
+    return plan.block_sum(np.concatenate(block_chi2), comm.sum)
+
+
+def _by_name(problem: Problem, x: np.ndarray, sigma: np.ndarray) -> dict[str, Any]:
+    """Parameters, their errors and starts, by kind; global terms apart."""
+    p = problem.parameters
+    values, errors, start = p.split(x), p.split(sigma), p.split(p.start)
+    kinds = problem.mixing.names
+    return {
+        "names": p.names,
+        "parameters": {k: values[k] for k in kinds},
+        "sigma": {k: errors[k] for k in kinds},
+        "start": {k: start[k] for k in kinds},
+        "global_terms": {
+            k.name: (values[k.name], errors[k.name]) for k in problem.terms.kinds
+        },
+    }
+
+
+def _apply(
+    problem: Problem, x, local: Devices, comm: Any, result: Result, observation, output
+) -> Result:
+    """The fitted weights on other maps of the same samples: see `Result.apply`."""
+    source = problem.pixel_source(observation)
+    only_weights = np.where(problem.parameters.linear, 0.0, x)
+    kept = problem.kept(next(iter(result.units.values())), (), False)
+    keeper = Keeper(source, kept, output=output, overwrite=False, comm=comm)
+    survey = problem.survey(local, source)
+    tables = problem.model.tables(only_weights)
+    second = SecondPass(survey, tables, problem.plan, problem.nstokes)
+    chi2 = _second_pass(second, keeper, problem.plan, comm)
+    applied = result.replace(
+        **{**keeper.maps(), "chi2_total": chi2, "neg_log_like": chi2 / 2},
+        message="the weights of another fit: nothing was fitted to these maps",
+    )
+    keeper.finish(applied)
+    return applied
 
 
 def _source(observation, observed, comm) -> ArraySource | StoreSource:
     """Maps in memory, or the chunks of a store that this rank owns."""
-    if isinstance(observation, Observation):
-        if observed is not None:
-            raise ValueError(
-                "`separate(observed=...)` is for stores: give it to `Observation`."
-            )
-        npix = comm.allgather(observation.npix)
-        return ArraySource(placed(observation, comm.rank, npix))
-    first, last = observation.grid.rank_chunks(comm.rank, comm.size)
-    return StoreSource(observation, first, last, observed)
-
-
-def _reduction(asked: bool | None, pools: Pools, white, mixing, header) -> bool:
-    """Whether to fit the reduced data: asked for, or smaller by half."""
-    nrow = len(header.instrument.nu) * (len(header.stokes) if mixing.joint else 1)
-    if white is None:
-        if asked:
-            raise ValueError(
-                "`separate(reduce=True)`: every pixel has its own noise shape over the "
-                "bands, so nothing can be pooled. Leave `reduce` out."
-            )
-        return False
-    return worthwhile(pools.count, nrow) if asked is None else asked
+    if not isinstance(observation, Observation):
+        first, last = observation.grid.rank_chunks(comm.rank, comm.size)
+        return StoreSource(observation, first, last, observed)
+    if observed is not None:
+        observation = observation.used(observed[observation.cell_ids.astype(np.int64)])
+    return ArraySource(placed(observation, comm.rank, comm.allgather(observation.npix)))
 
 
 def local_devices(number: int | None = None) -> Devices:
@@ -244,9 +234,9 @@ def local_devices(number: int | None = None) -> Devices:
     mesh = meshes.device_mesh(number)
     return Devices(
         mesh.size,
-        lambda f: meshes.over_blocks(mesh, f),
-        lambda tree: meshes.spread(mesh, tree),
-        lambda tree: meshes.replicate(mesh, tree),
+        partial(meshes.over_blocks, mesh),
+        partial(meshes.spread, mesh),
+        partial(meshes.replicate, mesh),
         meshes.single,
     )
 

@@ -1,13 +1,37 @@
 """What becomes of the maps of a run: kept in memory, or written chunk by chunk."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distsep.data.result import Result
 from distsep.data.store import ResultWriter, result_arrays
 from distsep.inference.amplitudes import Maps
+
+
+class Kept(NamedTuple):
+    """What is kept of a run.
+
+    Attributes:
+        units: Unit of the amplitudes of each component that has maps.
+        scale: Factor to that unit, by component.
+        patch_of: By kind the function that gives the patches of a part's pixels.
+        covariance: Components whose amplitude covariance is kept.
+        residuals: Whether residual maps per band are kept.
+    """
+
+    units: Mapping[str, str]
+    scale: np.ndarray
+    patch_of: Mapping[str, Any]
+    covariance: tuple[str, ...] = ()
+    residuals: bool = False
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """Places of the components whose covariance is kept."""
+        return np.array([list(self.units).index(c) for c in self.covariance], int)
 
 
 class Keeper:
@@ -18,8 +42,7 @@ class Keeper:
 
     Args:
         source: Parts of the maps of this rank.
-        mixing: Mixing matrix.
-        where: For each kind the number of its patches and their function.
+        kept: What is kept.
         output: Directory of the result store, or None.
         overwrite: Replace an existing result.
         comm: Ranks.
@@ -28,47 +51,50 @@ class Keeper:
     """
 
     def __init__(
-        self, source, mixing, where, *, output: str | Path | None, overwrite, comm
+        self, source, kept: Kept, *, output: str | Path | None, overwrite: bool, comm
     ):
-        self._source, self._mixing = source, mixing
-        self._patch_of = {
-            k: f for k, (_, f) in zip(mixing.names, where, strict=True) if f is not None
-        }
-        header = source.header
-        self.units = dict(
-            zip(mixing.component_names, mixing.amplitude_units, strict=True)
-        )
-        self._s, self._chi2, self._ids, self._patches = [], [], [], []
+        self._source, self._kept = source, kept
+        self._maps: dict[str, list[np.ndarray]] = {}
         self._writer = None
-        if output is not None:
-            probe = source.pixels(0)
-            arrays = result_arrays(
-                mixing.component_names,
-                header.stokes,
-                header.nside,
-                units=self.units,
-                patches={k: f(probe).shape[0] for k, f in self._patch_of.items()},
-            )
-            self._writer = ResultWriter(
-                output, header.grid, arrays, comm=comm, overwrite=overwrite
-            )
+        if output is None:
+            return
+        header, probe = source.header, source.pixels(0)
+        arrays = result_arrays(
+            tuple(kept.units),
+            header.stokes,
+            header.nside,
+            units=kept.units,
+            patches={k: f(probe).shape[0] for k, f in kept.patch_of.items()},
+            covariance=len(kept.covariance),
+            residuals=len(header.instrument.bands) if kept.residuals else 0,
+        )
+        self._writer = ResultWriter(
+            output, header.grid, arrays, comm=comm, overwrite=overwrite
+        )
 
     def take(self, maps: Maps) -> None:
         """Keep or write the maps of one part. Communication: none."""
-        obs = maps.observation
-        patches = {
-            k: np.broadcast_to(f(obs), (f(obs).shape[0], obs.npix))
-            for k, f in self._patch_of.items()
+        obs, kept = maps.observation, self._kept
+        scale = kept.scale[:, None, None]
+        values = {
+            "cell_ids": obs.cell_ids,
+            "amplitudes": maps.s * scale,
+            "chi2": maps.chi2,
         }
+        if kept.covariance:
+            c = kept.chosen
+            factor = np.outer(kept.scale[c], kept.scale[c])[:, :, None]
+            values["amplitude_covariance"] = maps.covariance[:, c][:, :, c] * factor
+        if kept.residuals:
+            values["residuals"] = maps.residuals
+        for k, of in kept.patch_of.items():
+            ids = of(obs)
+            values[f"{k}.patch"] = np.broadcast_to(ids, (ids.shape[0], obs.npix))
         if self._source.resident:
-            self._s.append(maps.s)
-            self._chi2.append(maps.chi2)
-            self._ids.append(obs.cell_ids)
-            self._patches.append(patches)
+            for name, v in values.items():
+                self._maps.setdefault(name, []).append(v)
         if self._writer is None:
             return
-        values = {"cell_ids": obs.cell_ids, "amplitudes": maps.s, "chi2": maps.chi2}
-        values |= {f"{k}.patch": v for k, v in patches.items()}
         grid, start = obs.grid, obs.start
         for chunk in range(start // grid.chunk, -(-(start + obs.npix) // grid.chunk)):
             first, last = grid.chunk_range(chunk)
@@ -77,35 +103,38 @@ class Keeper:
 
     def maps(self) -> dict[str, Any]:
         """Return the fields of a result that have pixels, and what they are."""
-        header = self._source.header
+        header, kept = self._source.header, self._kept
         restore = getattr(header, "restore", lambda x: x)
-        known = self._source.resident
-        patches = (
-            {
-                k: np.concatenate([p[k] for p in self._patches], -1)
-                for k in self._patch_of
-            }
-            if known
-            else {k: np.zeros((1, 0), int) for k in self._patch_of}
-        )
-        return dict(
-            amplitudes=restore(np.concatenate(self._s, -1)) if known else None,
-            chi2=restore(np.concatenate(self._chi2, -1)) if known else None,
-            amplitude_covariance=None,
-            cell_ids=np.concatenate(self._ids) if known else None,
-            patches=patches,
-            component_names=self._mixing.component_names,
-            units=self.units,
-            bands=tuple(header.instrument.bands),
-            stokes=header.stokes,
-            nside=header.nside,
-            coordsys=header.coordsys,
-            polcconv=header.polcconv,
-            provenance=dict(header.provenance),
-            grid=header.grid,
-            first_pixel=getattr(header, "start", 0),
-            caller_index=getattr(header, "caller_index", None),
-        )
+        found = {name: np.concatenate(v, -1) for name, v in self._maps.items()}
+
+        def whole(name):
+            return restore(found[name]) if name in found else None
+
+        covariance = whole("amplitude_covariance")
+        return {
+            "amplitudes": whole("amplitudes"),
+            "chi2": whole("chi2"),
+            "residuals": whole("residuals"),
+            "amplitude_covariance": None
+            if covariance is None
+            else np.moveaxis(covariance, -1, 1),
+            "cell_ids": found.get("cell_ids"),
+            "patches": {
+                k: found.get(f"{k}.patch", np.zeros((1, 0), int)) for k in kept.patch_of
+            },
+            "component_names": tuple(kept.units),
+            "covariance_names": kept.covariance,
+            "units": dict(kept.units),
+            "bands": tuple(header.instrument.bands),
+            "stokes": header.stokes,
+            "nside": header.nside,
+            "coordsys": header.coordsys,
+            "polcconv": header.polcconv,
+            "provenance": dict(header.provenance),
+            "grid": header.grid,
+            "first_pixel": getattr(header, "start", 0),
+            "caller_index": getattr(header, "caller_index", None),
+        }
 
     def finish(self, result: Result) -> None:
         """Complete the store. Communication: barriers."""

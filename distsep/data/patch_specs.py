@@ -115,3 +115,23 @@ def _pixels(ids, name, header, comm) -> tuple[int, PatchOf]:
     own = np.maximum(np.atleast_2d(ids)[:, header.caller_index].astype(np.int64), -1)
     number = max(comm.allgather(int(own.max(initial=-1)))) + 1
     return max(number, 1), lambda _: own
+
+
+def resolve_regions(
+    spec: Any, name: str, nstokes: int, source: Any, comm: Any
+) -> tuple[int, PatchOf | None]:
+    """Like `resolve_patches`, with regions of its own for each Stokes parameter.
+
+    Returns:
+        The number of regions times that of Stokes parameters, and the function.
+    """
+    number, of = resolve_patches(spec, name, source, comm)
+    if nstokes == 1:
+        return number, of
+    first = number * np.arange(nstokes)[:, None]
+
+    def ids(obs):
+        own = np.zeros((1, 1), np.int64) if of is None else of(obs)
+        return np.where(own < 0, -1, own + first)
+
+    return number * nstokes, ids

@@ -3,7 +3,10 @@
 Data only. Written and read by `data/store.py`, drawn by `report.py`.
 """
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +28,9 @@ class Result:
         fisher_inverse: F^-1, likewise.
         amplitudes: `(comp, stokes, pix)` [uK_CMB at nu0, see `units`] of this rank's
             pixels in the caller's order; NaN where not observed.
-        amplitude_covariance: `(stokes, pix, comp, comp)`, or None if not asked for.
+        amplitude_covariance: `(stokes, pix, comp, comp)` of `covariance_names`, the
+            part that beta's uncertainty adds included; None if not asked for.
+        residuals: `(freq, stokes, pix)` d - A s - F alpha [uK_CMB], if asked for.
         global_terms: Coefficient and error of each global term.
         chi2: `(stokes, pix)` r^T N^-1 r of each sample.
         dof: Degrees of freedom of the whole data set.
@@ -82,6 +87,37 @@ class Result:
     devices: int = 1
     reduced: tuple[int, int] | None = None
     provenance: dict = field(default_factory=dict)
+    residuals: np.ndarray | None = None
+    covariance_names: tuple[str, ...] = ()
     grid: Grid | None = None
     first_pixel: int = 0
     caller_index: np.ndarray | None = None
+    applier: Callable | None = field(default=None, repr=False, compare=False)
+
+    def replace(self, **changes: Any) -> "Result":
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def apply(self, observation: Any, output: Any = None) -> "Result":
+        """Put the fitted weights W = (A^T N^-1 A)^-1 A^T N^-1 on other maps.
+
+        For splits, noise or foreground simulations of the same pixels and bands: the
+        amplitudes are W d at the fitted parameters, linear in d. Global terms are not
+        taken off. W on noise-free foregrounds, less their true amplitudes, is the bias
+        of the result.
+
+        Args:
+            observation: The maps; their own noise is not looked at.
+            output: Store to write, as for `separate`.
+
+        Raises:
+            ValueError: if the result was read from a store, or other pixels.
+
+        Communication: collective, as `separate`.
+        """
+        if self.applier is None:
+            raise ValueError(
+                "`Result.apply`: this result was read from a store and has no weights: "
+                "call it on what `separate` returned."
+            )
+        return self.applier(self, observation, output)

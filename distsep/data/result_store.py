@@ -20,7 +20,7 @@ from distsep.parallel import Comm, serial
 _MATRICES = ("covariance", "hessian_inverse", "fisher_inverse")
 _NUMBERS = ("chi2_total", "neg_log_like", "distance")
 _WORDS = ("dof", "converged", "steps", "message", "units")
-_TUPLES = ("names", "component_names", "bands")
+_TUPLES = ("names", "component_names", "covariance_names", "bands")
 _RUN = ("seconds", "ranks", "devices")
 _ENDINGS = {"parameters": "", "sigma": ".sigma", "start": ".start"}
 _SKY = ("stokes", "coordsys", "polcconv", "provenance")
@@ -74,7 +74,8 @@ def result_arrays(
     *,
     units: Mapping[str, str],
     patches: Mapping[str, int] | None = None,
-    covariance: bool = False,
+    covariance: int = 0,
+    residuals: int = 0,
 ) -> dict[str, PixelArray]:
     """Return the arrays with pixels that a result has.
 
@@ -85,7 +86,8 @@ def result_arrays(
         units: Unit of the amplitudes of each component.
         patches: Kinds of parameters with patches, and the length of the first axis of
             their patch maps (1, or one per Stokes parameter).
-        covariance: Whether amplitude covariances are kept.
+        covariance: Number of components whose amplitude covariance is kept.
+        residuals: Number of bands of residual maps, if they are kept.
     """
     nc, ns = len(components), len(stokes)
     every = set(units.values())
@@ -102,8 +104,12 @@ def result_arrays(
         "chi2": PixelArray(("stokes", "cells"), (ns,), float),
     }
     if covariance:
-        dims = ("stokes", "comp", "comp_2", "cells")
-        arrays["amplitude_covariance"] = PixelArray(dims, (ns, nc, nc), float)
+        dims = ("stokes", "chosen", "chosen_2", "cells")
+        leading = (ns, covariance, covariance)
+        arrays["amplitude_covariance"] = PixelArray(dims, leading, float)
+    if residuals:
+        dims = ("freq", "stokes", "cells")
+        arrays["residuals"] = PixelArray(dims, (residuals, ns), float, "uK_CMB")
     for kind, groups in (patches or {}).items():
         dims = ("stokes" if groups == ns > 1 else "patch_group", "cells")
         arrays[f"{kind}.patch"] = PixelArray(dims, (groups,), np.int32)
@@ -166,7 +172,8 @@ def save_result(
         result.nside,
         units=result.units,
         patches={k: maps[f"{k}.patch"].shape[0] for k in result.patches},
-        covariance=result.amplitude_covariance is not None,
+        covariance=len(result.covariance_names),
+        residuals=0 if result.residuals is None else len(result.residuals),
     )
     with ResultWriter(path, grid, arrays, comm=comm, overwrite=overwrite) as writer:
         for chunk in range(-(-start // grid.chunk), -(-(start + npix) // grid.chunk)):
@@ -208,6 +215,7 @@ def load_result(path: str | Path) -> Result:
         amplitudes=_optional(reader, "amplitudes"),
         amplitude_covariance=covariance,
         chi2=_optional(reader, "chi2"),
+        residuals=_optional(reader, "residuals"),
         grid=reader.grid,
         cell_ids=reader.read("cell_ids"),
         patches={kind: reader.read(f"{kind}.patch") for kind in head["patched"]},
@@ -233,6 +241,8 @@ def pixel_maps(result: Result) -> dict[str, np.ndarray]:
     maps = {"amplitudes": s, "chi2": chi2}
     if result.amplitude_covariance is not None:
         maps["amplitude_covariance"] = np.moveaxis(result.amplitude_covariance, 1, -1)
+    if result.residuals is not None:
+        maps["residuals"] = result.residuals
     if result.caller_index is not None:
         maps = {name: m[..., result.caller_index] for name, m in maps.items()}
     npix = len(cell_ids)

@@ -52,6 +52,7 @@ class StoreSource:
         self, stored: Any, first: int, last: int, used=None, resident=RESIDENT
     ):
         self.header, self._used = stored, used
+        self._owned = first, last, resident
         nf, ns, grid = len(stored.bands), len(stored.stokes), stored.grid
         chunk_bytes = nf * ns * grid.chunk * stored.dtype.itemsize
         self.resident = chunk_bytes * (last - first) <= resident
@@ -68,9 +69,67 @@ class StoreSource:
         keep = self._used[obs.cell_ids.astype(np.int64)]
         return obs.replace(d=np.where(keep, obs.d, np.asarray(np.nan, obs.d.dtype)))
 
+    def of(self, stored: Any) -> "StoreSource":
+        """Return the same chunks of another store, whose grid must be the same."""
+        if stored.grid != self.header.grid:
+            raise ValueError(
+                "`apply(observation)`: the store has other pixels than the one fitted."
+            )
+        first, last, resident = self._owned
+        return StoreSource(stored, first, last, self._used, resident)
+
     def pixels(self, part: int) -> Observation:
         """Read the pixel numbers of a part only; `d` has no bands."""
         return self.header.read_pixels(*self._runs[part])
+
+
+class PairSource:
+    """Other maps of the same samples, with the noise of the first.
+
+    Args:
+        first: The source that was fitted.
+        observation: Maps of the same pixels and bands: in memory, or a store's.
+
+    Raises:
+        ValueError: other pixels, bands or Stokes parameters.
+    """
+
+    def __init__(self, first: Any, observation: Any):
+        self.header, self.resident = first.header, first.resident
+        self.number, self._first = first.number, first
+        one, other = first.header, observation
+        for what in ("nside", "stokes", "coordsys"):
+            if getattr(one, what) != getattr(other, what):
+                raise ValueError(
+                    f"`apply(observation)`: expected {what} {getattr(one, what)!r}, that "
+                    f"of the fit; got {getattr(other, what)!r}."
+                )
+        if one.instrument.bands != other.instrument.bands:
+            raise ValueError(
+                "`apply(observation)`: expected the bands "
+                f"{', '.join(one.instrument.bands)}; got "
+                f"{', '.join(other.instrument.bands)}."
+            )
+        if isinstance(other, Observation):
+            self._other = ArraySource(other)
+        else:
+            self._other = first.of(other)
+
+    def load(self, part: int) -> Observation:
+        """Return the other maps where the first were observed, NaN elsewhere."""
+        one, other = self._first.load(part), self._other.load(part)
+        place = np.searchsorted(other.cell_ids, one.cell_ids)
+        place = np.minimum(place, max(len(other.cell_ids) - 1, 0))
+        if not np.array_equal(other.cell_ids[place], one.cell_ids):
+            raise ValueError(
+                "`apply(observation)`: the maps lack pixels that were fitted."
+            )
+        d = other.d[..., place]
+        return one.replace(d=np.where(np.isnan(one.d), np.nan, d))
+
+    def pixels(self, part: int) -> Observation:
+        """Return the pixel numbers of a part."""
+        return self._first.pixels(part)
 
 
 def ahead(function, items) -> Iterator:

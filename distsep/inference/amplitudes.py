@@ -6,9 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from distsep.data.observation import Observation
-from distsep.data.samples import groups
-from distsep.inference.likelihood import block_amplitudes
+from distsep.data.samples import groups, rows
 from distsep.inference.passes import Part, Survey
+from distsep.inference.pixels import (
+    WithCovariance,
+    block_amplitude_errors,
+    block_amplitudes,
+)
 
 
 class Maps(NamedTuple):
@@ -19,48 +23,94 @@ class Maps(NamedTuple):
         s: Amplitudes `(comp, stokes, pix)` [uK_CMB]; NaN where not used.
         chi2: `(stokes, pix)`. Fitted jointly, a pixel has one for all Stokes
             parameters: it stands in the first, the others are NaN.
-        covariance: Lower triangle of (A^T N^-1 A)^-1 `(k, stokes or 1, pix)`.
+        covariance: `(stokes, comp, comp, pix)` [uK_CMB^2], or None.
+        residuals: `(freq, stokes, pix)` [uK_CMB], or None.
         block_chi2: `(block,)` sums.
     """
 
     observation: Observation
     s: np.ndarray
     chi2: np.ndarray
-    covariance: np.ndarray
+    covariance: np.ndarray | None
+    residuals: np.ndarray | None
     block_chi2: np.ndarray
 
 
-def amplitude_maps(
-    survey: Survey, tables, nstokes: int, joint: bool, scale
-) -> Iterator[Maps]:
-    """Yield amplitudes and chi2, part by part.
+class SecondPass:
+    """Amplitudes and what belongs to them, at the best parameters.
 
     Args:
         survey: The samples of this rank.
         tables: At the best parameters.
+        plan: Pools of the samples.
         nstokes: Number of Stokes parameters.
-        joint: Whether they are fitted jointly.
-        scale: `(group,)` weight of each Stokes group, see `NoiseClasses`.
-
-    Communication: none.
+        covariance: `(pool, n, n)` covariance of the parameters of each pool, if
+            amplitude covariances are wanted.
+        model_rows: `(pool, row, comp)` A and `(pool, row, term)` F alpha of each pool,
+            not whitened, if residual maps are wanted.
     """
-    ngroup, ncolumn = 1 if joint else nstokes, tables.A.shape[-1]
-    for part, lanes in survey.outputs(block_amplitudes, tables):
-        maps = _unpack(lanes, part, ngroup)
-        weight = part.observation.noise.weight
-        root = np.sqrt(scale)[:, None] * np.sqrt(1.0 if weight is None else weight)
-        root = np.where(root > 0, root, np.nan)
-        chi2 = np.full((nstokes, maps.shape[-1]), np.nan)
-        chi2[:ngroup] = maps[ncolumn]
-        yield Maps(
-            part.observation,
+
+    def __init__(
+        self, survey: Survey, tables, plan, nstokes, covariance=None, model_rows=None
+    ):
+        self._survey, self._plan, self._nstokes = survey, plan, nstokes
+        self._tables, self._kernel = tables, block_amplitudes
+        if covariance is not None:
+            self._tables, self._kernel = (
+                WithCovariance(tables, covariance),
+                block_amplitude_errors,
+            )
+        self._rows = model_rows
+        self._ncolumn = tables.A.shape[-1]
+
+    def __iter__(self) -> Iterator[Maps]:
+        """Go through the parts. Communication: none."""
+        ngroup, joint, ncolumn = self._plan.ngroup, self._plan.joint, self._ncolumn
+        scale = self._plan.classes.scale
+        for part, lanes in self._survey.outputs(self._kernel, self._tables):
+            maps = _unpack(lanes, part, ngroup)
+            weight = part.observation.noise.weight
+            root = np.sqrt(scale)[:, None] * np.sqrt(1.0 if weight is None else weight)
+            root = np.where(root > 0, root, np.nan)
+            chi2 = np.full((self._nstokes, maps.shape[-1]), np.nan)
+            chi2[:ngroup] = maps[ncolumn]
             # Lanes are whitened by the root of their weight: the amplitudes too.
-            groups(maps[:ncolumn] / root, nstokes, joint),
-            chi2,
-            maps[ncolumn + 1 :] / root**2,
-            # Empty lanes hold zeros.
-            lanes[:, ncolumn].sum(axis=1),
-        )
+            columns = maps[:ncolumn] / root
+            yield Maps(
+                part.observation,
+                groups(columns, self._nstokes, joint),
+                chi2,
+                self._covariance(maps[ncolumn + 1 :] / root**2),
+                self._residuals(part, columns),
+                # Empty lanes hold zeros.
+                lanes[:, ncolumn].sum(axis=1),
+            )
+
+    def _covariance(self, maps: np.ndarray) -> np.ndarray | None:
+        """`(column^2, group, pix)` -> `(stokes, comp, comp, pix)`."""
+        if not len(maps):
+            return None
+        n, nstokes = self._ncolumn, self._nstokes
+        maps = maps.reshape(n, n, *maps.shape[1:])
+        if not self._plan.joint:
+            return np.moveaxis(maps, 2, 0)
+        ncomp = n // nstokes
+        maps = maps[:, :, 0].reshape(ncomp, nstokes, ncomp, nstokes, -1)
+        return np.stack([maps[:, k, :, k] for k in range(nstokes)])
+
+    def _residuals(self, part: Part, columns: np.ndarray) -> np.ndarray | None:
+        """d - A s - F alpha [uK_CMB] of every band, NaN where it did not observe."""
+        if self._rows is None:
+            return None
+        A, F = self._rows
+        d = rows(part.observation.d, self._plan.joint).astype(float)
+        t = part.templates[list(self._survey.template)]
+        out = np.full(d.shape, np.nan)
+        pool = self._plan.sample_pool(part)
+        for p in np.unique(pool[pool >= 0]):
+            g, i = np.nonzero(pool == p)
+            out[:, g, i] = d[:, g, i] - A[p] @ columns[:, g, i] - F[p] @ t[:, g, i]
+        return out.reshape(part.observation.d.shape)
 
 
 def _unpack(lanes: np.ndarray, part: Part, ngroup: int) -> np.ndarray:

@@ -29,6 +29,7 @@ class _Problem(NamedTuple):
         W: `(block, m, m)` from whitened coordinates to parameters.
         label, place: Block of each parameter, and its place there.
         x0, lower, upper, prior_mean, prior_precision, free: By parameter.
+        gauge: `(param, k)`, see `Objective`.
         index, white: Of the pools.
         block: Reduced data.
     """
@@ -42,6 +43,7 @@ class _Problem(NamedTuple):
     prior_mean: jax.Array
     prior_precision: jax.Array
     free: jax.Array
+    gauge: jax.Array
     index: jax.Array
     white: jax.Array | None
     block: Block
@@ -77,6 +79,7 @@ def descend(objective: Objective, local: Local, optimizer, steps: int) -> np.nda
         p.prior_mean,
         p.prior_precision,
         ~local.held,
+        objective.gauge,
         model.index,
         model.white,
         objective.passes.block,
@@ -96,7 +99,7 @@ def _run(shape, template, optimizer, steps, problem: _Problem):
     def gradient(x):
         T = tables(shape, x, p.index, p.white)
         rows = block_value_gradient(T, p.block, template)
-        g = p.prior_precision * (x - p.prior_mean)
+        g = p.prior_precision * (x - p.prior_mean) + p.gauge @ (p.gauge.T @ x)
         return g.at[p.index.ravel()].add(rows[:, 1:].ravel())
 
     def step(state, _):

@@ -18,6 +18,7 @@ import optax
 from distsep.inference import compiled
 from distsep.inference.newton import Local, descend, local_model
 from distsep.inference.objective import Objective
+from distsep.inference.solve import solve_global
 
 SOLVERS = ("adam", "lbfgs", "newton")
 _WARM_PASSES = 40
@@ -86,22 +87,48 @@ def fit(
             f"`separate(max_steps=...)` must be at least 1, got {max_steps}."
         )
     p = objective.parameters
-    x0 = p.clip(p.start)
+    x0, start = _solve_linear(objective, p.clip(p.start))
     until = 1e-2 * tolerance if solver == "newton" else _WARM_DISTANCE
     most = max_steps if solver == "newton" else min(max_steps, _WARM_PASSES)
     local, warm = descend(objective, x0, until, most, lambda *a: tell("warm start", *a))
     steps = 0
     refine = {"adam": _adam, "lbfgs": _lbfgs}.get(solver)
     while refine is not None and warm + steps < max_steps:
-        x, done = refine(objective, local, max_steps - warm - steps, tell)
+        # optax mixes integers of 32 and 64 bits.
+        with jax.numpy_dtype_promotion("standard"):
+            x, done = refine(objective, local, max_steps - warm - steps, tell)
         steps += done
         local = local_model(objective, objective.point(x))
         tell(solver, steps, local.distance.max(initial=0.0))
         if (local.distance <= tolerance).all():
             break
+    if start:
+        x, _ = _solve_linear(objective, local.point.x)
+        local = local_model(objective, objective.point(x))
     ok = (local.distance <= tolerance) & ~local.indefinite
     ok[objective.label[local.held]] = False
-    return Fit(local.point.x, local, ok, (warm, steps))
+    return Fit(local.point.x, local, ok, (warm + start, steps + start))
+
+
+def _solve_linear(objective: Objective, x: np.ndarray) -> tuple[np.ndarray, int]:
+    """Put the global terms at their optimum, of minimum norm; fix the gauge there.
+
+    Returns:
+        The parameters, and the number of passes it took.
+    """
+    linear = np.flatnonzero(objective.parameters.linear)
+    if not len(linear):
+        return x, 0
+    objective.gauge = np.zeros((len(x), 0))
+    point = objective.point(x)
+    alpha, null = solve_global(objective, point)
+    x = x.copy()
+    x[linear] = alpha
+    diagonal = objective.matrix(point, False).diagonal()[linear]
+    weight = np.sqrt((diagonal[:, None] * null**2).sum(0))
+    objective.gauge = np.zeros((len(x), null.shape[1]))
+    objective.gauge[linear] = weight * null
+    return x, 1
 
 
 @lru_cache

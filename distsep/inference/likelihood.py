@@ -171,14 +171,14 @@ def _solve_weighted(T: Tables, d, w, invN) -> _Lanes:
     )
 
 
-def _solve(T: Tables, block: Block, template) -> _Lanes:
+def solve_lanes(T: Tables, block: Block, template) -> _Lanes:
     d = block.d - _model(T, block.t, template)
     if block.w is None and block.invN is None:
         return _solve_whitened(T, d)
     return _solve_weighted(T, d, block.w, block.invN)
 
 
-def _fixed_and_free(T: Tables, t, s, template):
+def fixed_and_free(T: Tables, t, s, template):
     """Amplitudes of all columns that depend on beta: free, then regional."""
     nregional = T.regional.shape[1]
     if not nregional:
@@ -189,8 +189,8 @@ def _fixed_and_free(T: Tables, t, s, template):
 
 
 def _tile_value_gradient(template, T: Tables, block: Block):
-    lanes = _solve(T, block, template)
-    columns = _fixed_and_free(T, block.t, lanes.s, template)
+    lanes = solve_lanes(T, block, template)
+    columns = fixed_and_free(T, block.t, lanes.s, template)
     value = 0.5 * jnp.sum(lanes.Nr * lanes.r)
     G = _dot(lanes.Nr, columns.T)
     gradient = -jnp.sum(T.dA * G, (1, 2))
@@ -200,51 +200,77 @@ def _tile_value_gradient(template, T: Tables, block: Block):
     return jnp.concatenate([value[None], gradient])
 
 
+class _Directions(NamedTuple):
+    """How the model moves with each parameter, in the lanes of one tile.
+
+    Attributes:
+        y: `(n, row, lane)` derivatives of A s + F alpha at fixed amplitudes.
+        v: `(n, comp, lane)` half-solved A^T N^-1 y.
+        u: `(n, comp, lane)` half-solved (dA)^T N^-1 r; 0 for global terms.
+    """
+
+    y: Array
+    v: Array
+    u: Array
+
+
+def _directions(T: Tables, lanes: _Lanes, block: Block, template) -> _Directions:
+    columns = fixed_and_free(T, block.t, lanes.s, template)
+    ncomp = T.A.shape[1]
+    spectral = jnp.einsum("krc,cl->krl", T.dA, columns)
+    y = [spectral]
+    u = [jnp.einsum("krc,rl->kcl", T.dA[:, :, :ncomp], lanes.Nr)]
+    if template:
+        y.append(T.phi[:, :, None] * block.t[jnp.array(template)][:, None])
+        u.append(jnp.zeros((len(template), ncomp, lanes.r.shape[1])))
+    y, u = jnp.concatenate(y), jnp.concatenate(u)
+    half = jax.vmap(lanes.forward)
+    Ny = jax.vmap(lanes.weigh)(y)
+    return _Directions(y, half(jnp.einsum("rc,nrl->ncl", T.A, Ny)), half(u))
+
+
+def tangents(T: Tables, lanes: _Lanes, block: Block, template):
+    """Derivatives of the amplitudes by each parameter, `(n, comp, lane)`."""
+    found = _directions(T, lanes, block, template)
+    return jax.vmap(lanes.backward)(found.u - found.v)
+
+
 def _tile_curvature(template, T: Tables, block: Block):
-    lanes = _solve(T, block, template)
-    columns = _fixed_and_free(T, block.t, lanes.s, template)
-    nkind, nglobal = T.dA.shape[0], len(template)
-    n = nkind + nglobal
-    A = T.A
-    y = [_dot(T.dA[k], columns) for k in range(nkind)]
-    y += [T.phi[j][:, None] * block.t[template[j]] for j in range(nglobal)]
-    Ny = [lanes.weigh(x) for x in y]
-    v = [lanes.forward(_dot(A.T, x)) for x in Ny]
+    lanes = solve_lanes(T, block, template)
+    y, v, u = _directions(T, lanes, block, template)
     # y less its part along A, which the amplitudes absorb.
-    rest = [x - _dot(A, lanes.backward(z)) for x, z in zip(y, v, strict=True)]
-    Nrest = [lanes.weigh(x) for x in rest]
-    u = [
-        lanes.forward(_dot(T.dA[k][:, : A.shape[1]].T, lanes.Nr)) for k in range(nkind)
-    ]
+    rest = y - jnp.einsum("rc,ncl->nrl", T.A, jax.vmap(lanes.backward)(v))
 
-    G = _dot(lanes.Nr, columns.T)
-    gradient = [-jnp.sum(x * lanes.Nr) for x in y]
-    fisher = [[None] * n for _ in range(n)]
-    hessian = [[None] * n for _ in range(n)]
-    for i in range(n):
-        for j in range(i + 1):
-            F = jnp.sum(rest[i] * Nrest[j])
-            H = F
-            if i < nkind:
-                H += jnp.sum(u[i] * v[j])
-            if j < nkind:
-                H += jnp.sum(v[i] * u[j])
-            if i < nkind and j < nkind:
-                H -= jnp.sum(u[i] * u[j]) + jnp.sum(T.d2A[i, j] * G)
-            regional = i - (n - T.regional.shape[1])
-            if j < nkind and regional >= 0:
-                Nrt = _dot(lanes.Nr, block.t[template[i - nkind]])
-                H -= jnp.sum(T.dA[j][:, A.shape[1] + regional] * Nrt)
-            fisher[i][j] = fisher[j][i] = F
-            hessian[i][j] = hessian[j][i] = H
-    value = 0.5 * jnp.sum(lanes.Nr * lanes.r)
-    return jnp.concatenate(
-        [value[None], jnp.stack(gradient) if n else jnp.zeros(0)]
-        + [jnp.stack(m).ravel() for row in (fisher, hessian) for m in row]
+    def products(a, b):
+        return jnp.einsum("ixl,jxl->ij", a, b)
+
+    fisher = products(rest, jax.vmap(lanes.weigh)(rest))
+    cross = products(u, v)
+    hessian = (
+        fisher + cross + cross.T - products(u, u) - _bending(T, lanes, block, template)
     )
+    gradient = -jnp.einsum("nrl,rl->n", y, lanes.Nr)
+    value = 0.5 * jnp.sum(lanes.Nr * lanes.r)
+    return jnp.concatenate([value[None], gradient, fisher.ravel(), hessian.ravel()])
 
 
-def _over_tiles(tile_function, T: Tables, block: Block):
+def _bending(T: Tables, lanes: _Lanes, block: Block, template):
+    """r^T N^-1 times the second derivatives of A s + F alpha, `(n, n)`."""
+    columns = fixed_and_free(T, block.t, lanes.s, template)
+    nkind, n, ncomp = T.dA.shape[0], T.dA.shape[0] + len(template), T.A.shape[1]
+    G = _dot(lanes.Nr, columns.T)
+    out = jnp.zeros((n, n))
+    out = out.at[:nkind, :nkind].set(jnp.einsum("ijrc,rc->ij", T.d2A, G))
+    # A regional column moves with beta and is multiplied by its coefficient.
+    for k in range(T.regional.shape[1]):
+        place = n - T.regional.shape[1] + k
+        Nrt = _dot(lanes.Nr, block.t[template[place - nkind]])
+        mixed = T.dA[:, :, ncomp + k] @ Nrt
+        out = out.at[:nkind, place].set(mixed).at[place, :nkind].set(mixed)
+    return out
+
+
+def over_tiles(tile_function, T: Tables, block: Block):
     """Run a function of one tile over the tiles of one block: `(tile, k)`."""
     ntile = block.pool.shape[0]
 
@@ -280,7 +306,7 @@ def block_value_gradient(T: Tables, block: Block, template=()):
     def tile(T, block):
         return _tile_value_gradient(template, T, block)
 
-    return _over_tiles(tile, T, block)
+    return over_tiles(tile, T, block)
 
 
 def block_curvature(T: Tables, block: Block, template=()):
@@ -306,31 +332,4 @@ def block_curvature(T: Tables, block: Block, template=()):
     def tile(T, block):
         return _tile_curvature(template, T, block)
 
-    return _over_tiles(tile, T, block)
-
-
-def block_amplitudes(T: Tables, block: Block, template=()):
-    """Amplitudes, chi2 and amplitude covariance of every lane of one block.
-
-    Returns:
-        `(comp + 1 + comp (comp + 1) / 2, lane)`: s [uK_CMB], r^T N^-1 r, and the lower
-        triangle of (A^T N^-1 A)^-1 row by row [uK_CMB^2].
-
-    Communication: none.
-    """
-
-    def tile(T, block):
-        lanes = _solve(T, block, template)
-        ncomp, nlane = lanes.s.shape
-        chi2 = jnp.sum(lanes.Nr * lanes.r, 0)
-        unit = jnp.eye(ncomp)[:, :, None] * jnp.ones(nlane)
-        inverse = [lanes.forward(unit[c]) for c in range(ncomp)]
-        covariance = [
-            jnp.sum(inverse[i] * inverse[j], 0)
-            for i in range(ncomp)
-            for j in range(i + 1)
-        ]
-        return jnp.concatenate([lanes.s, chi2[None], jnp.stack(covariance)])
-
-    rows = _over_tiles(tile, T, block)
-    return jnp.moveaxis(rows, 0, 1).reshape(rows.shape[1], -1)
+    return over_tiles(tile, T, block)

@@ -20,13 +20,13 @@ class Shape(NamedTuple):
 
     Attributes:
         mixing: MixingMatrix of all components.
-        band_rows: For each global term on a band, the row it acts on.
+        band_rows: For each global term on bands, the rows it acts on.
         regional: Columns of A with one amplitude per region instead of per sample.
         second: Whether second derivatives are wanted.
     """
 
     mixing: MixingMatrix
-    band_rows: tuple[int, ...]
+    band_rows: tuple[tuple[int, ...], ...]
     regional: tuple[int, ...]
     second: bool
 
@@ -39,7 +39,7 @@ class Model:
         index: `(pool, kind + global)` parameter of each kind and global term.
         noise_class: `(pool,)` noise class.
         white: `(class, row)` or `(class, row, row)`, or None: see `NoiseClasses`.
-        band_rows: For each global term on a band, the row it acts on.
+        band_rows: For each global term on bands, the rows it acts on.
         regional: Columns of A with one amplitude per region instead of per sample.
 
     Attributes:
@@ -47,6 +47,7 @@ class Model:
         nkind: Number of spectral kinds.
         nrow: Rows of A.
         white: Whitening of each pool, or None.
+        column_names: Components whose amplitudes are free in every sample.
     """
 
     def __init__(self, mixing, index, noise_class, white, band_rows=(), regional=()):
@@ -56,6 +57,10 @@ class Model:
         self.nkind = len(mixing.names)
         nu, stokes = mixing.instrument.nu, mixing.stokes
         self.nrow = len(nu) * (len(stokes) if mixing.joint else 1)
+        names = mixing.component_names
+        if mixing.joint:
+            names = [f"{c} {k}" for c in names for k in stokes]
+        self.column_names = [n for i, n in enumerate(names) if i not in self._regional]
         self.white = (
             None if white is None else jnp.asarray(white)[np.asarray(noise_class)]
         )
@@ -66,6 +71,13 @@ class Model:
         Communication: none.
         """
         return tables(self.shape(second), jnp.asarray(x), self.index, self.white)
+
+    def rows(self, x) -> tuple[np.ndarray, np.ndarray]:
+        """A `(pool, row, comp)` and F alpha `(pool, row, term)`, not whitened."""
+        T = tables(self.shape(False), jnp.asarray(x), self.index, None)
+        return np.asarray(T.A), np.asarray(
+            jnp.swapaxes(T.phi * T.alpha[..., None], 1, 2)
+        )
 
     def shape(self, second: bool) -> Shape:
         """What the compiled tables depend on."""
@@ -89,7 +101,8 @@ def tables(shape: Shape, x, index, white) -> Tables:
     free = np.array([c for c in range(ncolumn) if c not in shape.regional], int)
     order = np.concatenate([free, last])
     acts = np.zeros((nrow, len(shape.band_rows)))
-    acts[list(shape.band_rows), np.arange(len(shape.band_rows))] = 1.0
+    for k, rows in enumerate(shape.band_rows):
+        acts[list(rows), k] = 1.0
     bands = _whiten(white, jnp.broadcast_to(acts, (npool, *acts.shape)))
     phi = jnp.concatenate([bands, A[..., last]], axis=2)
     Q, R = jnp.linalg.qr(A[..., free])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sparse
 
 from distsep.inference.curvature import assemble, components
 from distsep.inference.likelihood import block_curvature, block_value_gradient
@@ -60,6 +61,8 @@ class Objective:
     Attributes:
         label: Independent block of each parameter.
         index: `(pool, n)` parameter of each kind and global term in each pool.
+        gauge: `(param, k)` directions the data say nothing about: held where they are
+            zero by a penalty that the likelihood does not feel.
 
     Communication: `passes` is collective; nothing else is.
     """
@@ -73,11 +76,14 @@ class Objective:
         else:
             self.pool_label = np.zeros(len(self.index), int)
         self.nblocks = int(self.label.max(initial=-1)) + 1
+        self.gauge = np.zeros((parameters.number, 0))
 
     def _prior(self, x):
         p = self.parameters
         off = x - p.prior_mean
-        return 0.5 * p.prior_precision * off**2, p.prior_precision * off
+        along = self.gauge @ (self.gauge.T @ x)
+        gradient = p.prior_precision * off + along
+        return 0.5 * (p.prior_precision * off**2 + along * x), gradient
 
     def value_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Value and gradient at x. Communication: one pass."""
@@ -117,4 +123,8 @@ class Objective:
         """Fisher matrix, or the Hessian in the blocks where `hessian` is True."""
         pick = np.broadcast_to(hessian, (max(self.nblocks, 1),))[self.pool_label]
         blocks = np.where(pick[:, None, None], at.pool_hessian, at.pool_fisher)
-        return assemble(self.index, blocks, self.parameters.prior_precision)
+        matrix = assemble(self.index, blocks, self.parameters.prior_precision)
+        if self.gauge.shape[1]:
+            gauge = sparse.csc_matrix(self.gauge)
+            matrix = (matrix + gauge @ gauge.T).tocsc()
+        return matrix

@@ -57,7 +57,9 @@ def pack(whitening: Whitening, raw: RawBlock) -> Block:
     index = jnp.where(empty, 0, raw.index)
 
     def lanes(x):
-        flat = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])[..., index].astype(jnp.float64)
+        flat = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])[..., index].astype(
+            jnp.float64
+        )
         return jnp.where(empty, 0.0, flat)
 
     d = lanes(raw.d)

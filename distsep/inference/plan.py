@@ -5,6 +5,7 @@ bands each sample lacks; pools and layout need pixel numbers only. The ranks com
 the function `allgather`.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -151,6 +152,24 @@ class Plan:
         noise_class = self.pools.noise_class[layout.pool] if self.pools.number else 0
         noise_class = np.broadcast_to(noise_class, layout.pool.shape)
         return Part(obs, self._templates(obs), layout, noise_class)
+
+    def sample_pool(self, part: Part) -> np.ndarray:
+        """Pool of every sample of a part, `(group, pix)`, -1 = not used."""
+        npix, layout = part.observation.npix, part.layout
+        nblocks = len(layout.pool)
+        out = np.full((nblocks, self.ngroup * layout.block), -1, np.int64)
+        lane_pool = np.repeat(layout.pool, layout.tile, axis=1)
+        for b, index in enumerate(layout.index):
+            live = index >= 0
+            out[b, index[live]] = lane_pool[b, live]
+        whole = np.moveaxis(out.reshape(nblocks, self.ngroup, layout.block), 0, 1)
+        return whole.reshape(self.ngroup, -1)[:, :npix]
+
+    def on(self, source: Any) -> "Plan":
+        """Return the same plan for other maps of the same samples."""
+        other = copy.copy(self)
+        other.source = source
+        return other
 
     def parts(self) -> Iterator[Part]:
         """Yield all parts; the next is read while one is worked on."""

@@ -57,8 +57,12 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
         import scipy.sparse as sparse
 
         H, F = H + sparse.diags_array(floor), F + sparse.diags_array(floor)
+    # The gauge is no information: what it adds along the null directions goes again.
+    gauge = objective.gauge / np.maximum((objective.gauge**2).sum(0), 1e-300)
+    free = (gauge**2).sum(1)
     inverse, sandwich = sandwich_diagonal(H, F, objective.label)
     fisher = Factor(F.tocsc()).inverse_diagonal(objective.label)
+    inverse, sandwich, fisher = inverse - free, sandwich - free, fisher - free
     full = n <= LARGEST_MATRIX
 
     def root(v):
@@ -69,8 +73,10 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
         Hinv = np.linalg.inv(H.toarray())
         Finv = np.linalg.inv(F.toarray())
         C = Hinv @ F.toarray() @ Hinv
-        live = np.outer(~held, ~held)
-        Hinv, Finv, C = (np.where(live, 0.5 * (m + m.T), 0.0) for m in (Hinv, Finv, C))
+        live, known = np.outer(~held, ~held), gauge @ gauge.T
+        Hinv, Finv, C = (
+            np.where(live, 0.5 * (m + m.T) - known, 0.0) for m in (Hinv, Finv, C)
+        )
     return Uncertainty(
         root(sandwich),
         root(inverse),
@@ -80,6 +86,17 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
         Finv,
         local.indefinite[objective.label] if n else np.zeros(0, bool),
     )
+
+
+def pool_covariance(u: Uncertainty, index: np.ndarray) -> np.ndarray:
+    """Covariance of the parameters of each pool, `(pool, n, n)`.
+
+    Beyond `LARGEST_MATRIX` parameters their correlations are left out.
+    """
+    if u.covariance is not None:
+        return u.covariance[index[:, :, None], index[:, None, :]]
+    variance = np.nan_to_num(u.sigma[index]) ** 2
+    return variance[:, :, None] * np.eye(index.shape[1])
 
 
 def disagreement(u: Uncertainty) -> float:

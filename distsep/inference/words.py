@@ -4,6 +4,7 @@ import numpy as np
 
 from distsep.inference.fit import Fit
 from distsep.inference.objective import Objective
+from distsep.inference.solve import describe_null
 from distsep.inference.uncertainty import Uncertainty, disagreement
 
 _DISAGREE = 0.1
@@ -45,6 +46,9 @@ def describe(
         warnings.append(
             f"{few} samples have fewer bands than there are components: masked."
         )
+    degenerate = _degenerate(objective, found)
+    if degenerate:
+        warnings.append(degenerate)
     off = disagreement(errors)
     if off > _DISAGREE:
         warnings.append(
@@ -52,6 +56,23 @@ def describe(
             "signal to noise is low; `sigma` is from H^-1 F H^-1."
         )
     return message, warnings
+
+
+def _degenerate(objective: Objective, found: Fit) -> str | None:
+    if not objective.gauge.shape[1]:
+        return None
+    linear = np.flatnonzero(objective.parameters.linear)
+    tables = objective.model.tables(found.x)
+    null = objective.gauge[linear]
+    mine = objective.index[0, objective.model.nkind :]
+    at = np.searchsorted(linear, mine)
+    return describe_null(
+        null[at] / np.linalg.norm(null, axis=0),
+        [objective.parameters.names[i] for i in mine],
+        np.asarray(tables.phi[0]),
+        np.asarray(tables.A[0]),
+        objective.model.column_names,
+    )
 
 
 def _list(names, mask: np.ndarray) -> str:

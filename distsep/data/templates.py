@@ -1,0 +1,53 @@
+"""Template maps on the pixels of a part: what global terms are multiplied by."""
+
+from typing import Any
+
+import numpy as np
+
+from distsep.data import healpix
+from distsep.data.observation import Observation
+
+
+class PixelMaps:
+    """Gives maps on the pixels of each part of a rank's observation.
+
+    Args:
+        header: The observation, or that of a store; knows the caller's pixels.
+    """
+
+    def __init__(self, header: Any):
+        self._header = header
+
+    def unit_vectors(self, obs: Observation) -> np.ndarray:
+        """Directions of the pixels, `(pix, 3)`."""
+        return healpix.unit_vectors(obs.nside, obs.cell_ids)
+
+    def map(
+        self, m: np.ndarray, obs: Observation, ordering: str, name: str
+    ) -> np.ndarray:
+        """Take a map of the caller's pixels, or of the whole sphere, to a part.
+
+        Raises:
+            ValueError: another length, or a pixel without a value.
+        """
+        whole, own = 12 * obs.nside**2, getattr(self._header, "caller_npix", None)
+        if m.shape[-1] == own:
+            values = m[..., self._header.caller_index]
+        elif m.shape[-1] == whole:
+            cells = obs.cell_ids.astype(np.int64)
+            if healpix.check_ordering(ordering) == "RING":
+                cells = healpix.nest_to_ring(obs.nside, cells)
+            values = m[..., cells]
+        else:
+            raise ValueError(
+                f"`Template(name={name!r})` has {m.shape[-1]} pixels, expected {whole}, "
+                f"the whole sphere at nside {obs.nside}"
+                + (f", or {own}, those of the maps." if own else ".")
+            )
+        bad = ~np.isfinite(values) | healpix.is_missing(values)
+        if bad.any():
+            raise ValueError(
+                f"`Template(name={name!r})` has no value in {int(bad.sum())} observed "
+                "pixels: mask them with `observed=`, or fill the template."
+            )
+        return values

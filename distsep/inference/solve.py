@@ -1,0 +1,139 @@
+r"""The global solve: coefficients shared by the whole sky, at given beta.
+
+The amplitudes of every sample are eliminated exactly; what is left of the linear terms
+is the small system $(\sum F^T Q F)\,\alpha = \sum F^T Q d$, summed over all pixels of
+all ranks. lineax solves it. Where monopoles, templates and free amplitudes are
+degenerate, the null space is found and the solution of minimum norm returned.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+
+from distsep.inference.objective import Objective, Point
+
+# Of the largest eigenvalue, with a unit diagonal: below is the null space. The matrix
+# is summed from residuals, so a degenerate direction comes out at 1e-20 or less.
+NULL = 1e-11
+# Above this many coefficients (regions) conjugate gradients take over.
+LARGEST_DENSE = 3000
+
+
+class GlobalSolution(NamedTuple):
+    """Coefficients at given beta.
+
+    Attributes:
+        alpha: Solution of minimum norm.
+        null: `(coefficient, k)` orthonormal degenerate directions.
+    """
+
+    alpha: np.ndarray
+    null: np.ndarray
+
+
+def solve_global(objective: Objective, point: Point) -> GlobalSolution:
+    """Solve for the linear parameters at the other parameters of a point.
+
+    Args:
+        objective: The objective; its parameters say which are linear.
+        point: Where the sums were taken.
+
+    Returns:
+        The solution; no parameter but the linear ones is looked at.
+
+    Raises:
+        RuntimeError: conjugate gradients did not converge.
+
+    Communication: none; the point holds sums over all ranks.
+
+    References:
+        DESIGN: the normal equations with the amplitudes eliminated; Björck (1996),
+        Numerical Methods for Least Squares Problems, section 2.7 (null space).
+    """
+    linear = np.flatnonzero(objective.parameters.linear)
+    matrix = objective.matrix(point, False)[linear][:, linear]
+    gradient = objective.gradient(point)[linear]
+    before = point.x[linear]
+    if len(linear) > LARGEST_DENSE:
+        return GlobalSolution(
+            before - _conjugate_gradients(matrix, gradient), np.zeros((len(linear), 0))
+        )
+    M = matrix.toarray()
+    null = null_space(M)
+    # The null directions get a weight of their own: the rest is solved as it is.
+    filled = M + np.trace(M) / len(M) * null @ null.T
+    operator = lx.MatrixLinearOperator(
+        jnp.asarray(filled), lx.positive_semidefinite_tag
+    )
+    solver = lx.Cholesky()
+    step = lx.linear_solve(operator, jnp.asarray(-gradient), solver).value
+    alpha = before + np.asarray(step)
+    return GlobalSolution(alpha - null @ (null.T @ alpha), null)
+
+
+def null_space(M: np.ndarray) -> np.ndarray:
+    """Orthonormal directions in which a symmetric matrix is zero, by a relative cut."""
+    if not len(M):
+        return np.zeros((0, 0))
+    scale = np.where(np.diagonal(M) > 0, np.diagonal(M), 1.0) ** -0.5
+    values, vectors = np.linalg.eigh(scale[:, None] * M * scale)
+    null = scale[:, None] * vectors[:, values < NULL * max(values[-1], 1e-300)]
+    return np.linalg.qr(null)[0] if null.shape[1] else null
+
+
+def _conjugate_gradients(matrix, gradient) -> np.ndarray:
+    """Solve with thousands of regions: CG with the diagonal as preconditioner."""
+    coo = matrix.tocoo()
+    rows, columns = jnp.asarray(coo.row), jnp.asarray(coo.col)
+    entries = jnp.asarray(coo.data)
+    diagonal = np.asarray(matrix.diagonal())
+    diagonal = np.where(diagonal > 0, diagonal, 1.0)
+
+    def multiply(x):
+        return jnp.zeros_like(x).at[rows].add(entries * x[columns])
+
+    shape = jnp.asarray(gradient)
+    operator = lx.FunctionLinearOperator(multiply, shape, lx.positive_semidefinite_tag)
+    inverse = lx.DiagonalLinearOperator(jnp.asarray(1 / diagonal))
+    preconditioner = lx.TaggedLinearOperator(inverse, lx.positive_semidefinite_tag)
+    solver = lx.CG(rtol=1e-10, atol=0.0, max_steps=20 * len(gradient))
+    # throw: not converging is an error, never an answer.
+    found = lx.linear_solve(
+        operator, shape, solver, options={"preconditioner": preconditioner}, throw=True
+    )
+    return np.asarray(found.value)
+
+
+def describe_null(null, names, phi, A, component_names) -> str | None:
+    """Say in words which coefficients are degenerate, and with which amplitudes.
+
+    Args:
+        null: `(coefficient, k)`.
+        names: Of the coefficients.
+        phi: `(coefficient, row)` rows each acts on, in one pool.
+        A: `(row, comp)` of the same pool.
+        component_names: Of its columns.
+    """
+    if null.shape[1] == 0:
+        return None
+    size = np.abs(null).max(1)
+    which = [n for n, x in zip(names, size, strict=True) if x > 0.01 * size.max()]
+    columns, *_ = np.linalg.lstsq(A, phi.T @ null, rcond=None)
+    share = (np.abs(columns) * np.linalg.norm(A, axis=0)[:, None]).max(1)
+    total = np.linalg.norm(phi.T @ null, axis=0).max()
+    partners = [
+        n for n, x in zip(component_names, share, strict=True) if x > 0.05 * total
+    ]
+    shown = ", ".join(which[:8]) + (
+        f" and {len(which) - 8} more" if len(which) > 8 else ""
+    )
+    with_what = (
+        f"the amplitudes of {', '.join(partners)}" if partners else "one another"
+    )
+    k = null.shape[1]
+    return (
+        f"{shown}: {k} direction{'s are' if k > 1 else ' is'} degenerate with "
+        f"{with_what}; the solution of minimum norm is returned."
+    )
