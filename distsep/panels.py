@@ -90,8 +90,9 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
     panels.append(Panel(f"Recovered {name}, {letter}", note, m, unit, _even(m, 99.5)))
     if truth is not None and name in truth.truth.components:
         panels.append(_error_panel(sphere, truth, s, (name, unit), letter, row))
-    elif "amplitude_covariance" in maps:
-        sigma = np.sqrt(maps["amplitude_covariance"][row, cmb, cmb])
+    elif name in result.covariance_names:
+        own = result.covariance_names.index(name)
+        sigma = np.sqrt(maps["amplitude_covariance"][row, own, own])
         m = sphere.drawn(sigma)
         note = f"median {np.nanmedian(sigma):.3g} {in_words(unit)}"
         title = f"{name} error (sigma), {letter}"

@@ -166,9 +166,11 @@ def test_the_panels_show_what_they_say(tmp_path):
 
 def test_without_a_truth_the_error_is_sigma():
     observation, result, _ = sky()
-    covariance = np.zeros((2, len(result.cell_ids), 2, 2))
+    covariance = np.zeros((2, len(result.cell_ids), 1, 1))
     covariance[0, :, 0, 0] = np.linspace(1, 4, len(result.cell_ids))
-    result = dataclasses.replace(result, amplitude_covariance=covariance)
+    result = dataclasses.replace(
+        result, amplitude_covariance=covariance, covariance_names=("CMB",)
+    )
     panels = sky_panels(result, observation, None)
     assert [panel.title for panel in panels][2] == "CMB error (sigma), Q"
     np.testing.assert_allclose(

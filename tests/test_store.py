@@ -238,6 +238,7 @@ def test_xarray_opens_it(sky):
         whole = observation("weighted")
         assert ds["maps"].dims == ("freq", "stokes", "cells")
         assert ds["maps"].attrs["units"] == "uK_CMB"
+        assert "cell_ids" in ds["maps"].coords
         np.testing.assert_array_equal(ds["maps"].values, whole.d)
         np.testing.assert_array_equal(ds["cell_ids"].values, whole.cell_ids)
         np.testing.assert_array_equal(ds["freq"].values, INSTRUMENT.nu)
@@ -249,7 +250,7 @@ def test_xdggs_decodes_it(sky):
     xarray = pytest.importorskip("xarray")
     pytest.importorskip("xdggs")
     with xarray.open_zarr(sky, consolidated=False) as ds:
-        decoded = ds.set_coords("cell_ids").dggs.decode()
+        decoded = ds.dggs.decode(convention="zarr")
         assert decoded.dggs.grid_info.level == 3
         assert decoded.dggs.grid_info.indexing_scheme == "nested"
 
@@ -309,7 +310,8 @@ def result(comm_rank=0, comm_size=1, caller_index=None):
         parameters=numbers(), sigma=numbers(), start=numbers(),
         covariance=rng.normal(size=(5, 5)), hessian_inverse=rng.normal(size=(5, 5)),
         fisher_inverse=None, amplitudes=rng.normal(size=(3, 2, NPIX)),
-        amplitude_covariance=rng.normal(size=(2, NPIX, 3, 3)),
+        amplitude_covariance=rng.normal(size=(2, NPIX, 2, 2)),
+        covariance_names=("Dust", "CMB"), residuals=rng.normal(size=(3, 2, NPIX)),
         chi2=rng.normal(size=(2, NPIX)), dof=1000, chi2_total=1e3 / 3,
         neg_log_like=5e2 / 3, converged=True, steps=17, message="converged",
         component_names=("CMB", "Dust", "Synchrotron"), bands=("40", "95", "140"),
@@ -324,7 +326,7 @@ def result(comm_rank=0, comm_size=1, caller_index=None):
     start, stop = GRID.rank_pixels(comm_rank, comm_size)
     mine = slice(start, stop)
     values["first_pixel"] = start
-    for name in ("amplitudes", "chi2", "cell_ids"):
+    for name in ("amplitudes", "chi2", "residuals", "cell_ids"):
         values[name] = values[name][..., mine]
     values["amplitude_covariance"] = values["amplitude_covariance"][:, mine]
     values["patches"] = {k: ids[:, mine] for k, ids in values["patches"].items()}
@@ -333,8 +335,8 @@ def result(comm_rank=0, comm_size=1, caller_index=None):
 
 def assert_same_result(read, wanted):
     for name in (
-        "amplitudes", "amplitude_covariance", "chi2", "cell_ids", "covariance",
-        "hessian_inverse", "distance",
+        "amplitudes", "amplitude_covariance", "chi2", "residuals", "cell_ids",
+        "covariance", "hessian_inverse", "distance",
     ):  # fmt: skip
         np.testing.assert_array_equal(getattr(read, name), getattr(wanted, name))
     for name in ("parameters", "sigma", "start", "patches"):
@@ -346,7 +348,7 @@ def assert_same_result(read, wanted):
         "names", "fisher_inverse", "dof", "chi2_total", "neg_log_like", "converged",
         "steps", "message", "component_names", "bands", "units", "stokes", "nside",
         "coordsys", "polcconv", "global_terms", "warnings", "seconds", "ranks",
-        "devices", "reduced", "provenance", "grid",
+        "devices", "covariance_names", "reduced", "provenance", "grid",
     ):  # fmt: skip
         assert getattr(read, name) == getattr(wanted, name), name
 
@@ -363,11 +365,11 @@ def test_results_in_the_callers_order_are_put_in_that_of_the_cells(tmp_path):
     wanted = result()
     index = np.random.default_rng(3).permutation(2 * NPIX)[:NPIX]
     mixed: dict[str, Any] = {}
-    for name in ("amplitudes", "chi2"):
+    for name in ("amplitudes", "chi2", "residuals"):
         values = getattr(wanted, name)
         mixed[name] = np.full((*values.shape[:-1], 2 * NPIX), np.nan)
         mixed[name][..., index] = values
-    covariance = np.full((2, 2 * NPIX, 3, 3), np.nan)
+    covariance = np.full((2, 2 * NPIX, 2, 2), np.nan)
     covariance[:, index] = wanted.amplitude_covariance
     given = result(caller_index=index)
     given = dataclasses.replace(given, **mixed, amplitude_covariance=covariance)
