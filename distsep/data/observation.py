@@ -138,6 +138,9 @@ class Observation:
                 "observed as NaN or UNSEEN."
             )
         missing = np.isnan(d) | (np.abs(d / UNSEEN - 1) < 1e-5)
+        if noise_variance is not None:
+            # An infinite variance is a band that did not observe.
+            missing |= np.isinf(_broadcast(noise_variance, d.shape))
         warnings = []
         blank = (d == 0).all((0, 1))
         if blank.any():
@@ -178,8 +181,6 @@ class Observation:
         if polcconv == "IAU" and "U" in stokes:
             d[:, stokes.index("U")] *= -1
         noise = noise.select(index)
-        if noise.kind == "pixel":
-            d[noise.shape == 0] = np.nan
         self._fill(
             d=d,
             noise=noise,
@@ -288,6 +289,14 @@ def _to_uK(instrument, unit) -> np.ndarray:
     return np.array(
         [instrument.conversion(u, "uK_CMB")[i] for i, u in enumerate(units)], float
     )
+
+
+def _broadcast(variance, shape) -> np.ndarray:
+    """Variance maps in the shape of the maps; of another shape: none is infinite."""
+    try:
+        return np.broadcast_to(np.asarray(variance, float), shape)
+    except ValueError:  # said by `noise_from_variance`
+        return np.zeros(shape)
 
 
 def _noise(
