@@ -86,7 +86,7 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
         seen = np.isfinite(maps["amplitudes"]).any((0, 1))
         panels.append(_band_panel(observation, sphere, seen, letter))
     m = sphere.drawn(s)
-    note = f"rms {_rms(s):.3g} {in_words(unit)}"
+    note = f"rms {_rms(s):#.3g} {in_words(unit)}"
     panels.append(Panel(f"Recovered {name}, {letter}", note, m, unit, _even(m, 99.5)))
     if truth is not None and name in truth.truth.components:
         panels.append(_error_panel(sphere, truth, s, (name, unit), letter, row))
@@ -94,7 +94,7 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
         own = result.covariance_names.index(name)
         sigma = np.sqrt(maps["amplitude_covariance"][row, own, own])
         m = sphere.drawn(sigma)
-        note = f"median {np.nanmedian(sigma):.3g} {in_words(unit)}"
+        note = f"median {np.nanmedian(sigma):#.3g} {in_words(unit)}"
         title = f"{name} error (sigma), {letter}"
         panels.append(Panel(title, note, m, unit, _range(m), "viridis"))
     elif len(names) > 1:
@@ -102,7 +102,7 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
         s, unit = maps["amplitudes"][other, row], result.units.get(names[other], "")
         m = sphere.drawn(s)
         title = f"Recovered {names[other]}, {letter}"
-        note = f"rms {_rms(s):.3g} {in_words(unit)}"
+        note = f"rms {_rms(s):#.3g} {in_words(unit)}"
         panels.append(Panel(title, note, m, unit, _even(m, 98.0)))
     panels.append(_chi2_panel(result, sphere, maps["chi2"]))
     return panels
@@ -144,7 +144,7 @@ def _error_panel(sphere, truth, s, component, letter, row) -> Panel:
         true[here] = truth.read_truth(chunk, chunk + 1)[where, row, there]
     error = s - true
     m = sphere.drawn(error)
-    note = f"rms {_rms(error):.3g} {in_words(unit)}"
+    note = f"rms {_rms(error):#.3g} {in_words(unit)}"
     title = f"Recovered $-$ true {name}, {letter}"
     return Panel(title, note, m, unit, _even(m, 99.5))
 

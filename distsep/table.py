@@ -107,8 +107,7 @@ def _facts(result: Result) -> list[str]:
     """Return what there is to say beside the parameters."""
     fit = goodness(result)
     lines = [str(fit) if fit else "chi2 is not quoted: see the warnings"]
-    state = "converged" if result.converged else "NOT CONVERGED"
-    lines += [f"{state}: {result.message}", f"steps: {result.steps}"]
+    lines += [_spoken(result), f"steps: {result.steps}"]
     if result.reduced is not None:
         few, many = result.reduced
         lines.append(f"fitted to {few} rows that stand for {many} samples, exactly")
@@ -119,6 +118,13 @@ def _facts(result: Result) -> list[str]:
     lines.append(f"ranks x devices: {result.ranks} x {result.devices}")
     lines += [f"warning: {warning}" for warning in result.warnings]
     return lines
+
+
+def _spoken(result: Result) -> str:
+    """Return how the fit ended; that it did not converge is not overlooked."""
+    state = "converged" if result.converged else "not converged"
+    words = result.message.removeprefix(state).lstrip(": ")
+    return f"{state if result.converged else state.upper()}: {words}"
 
 
 def _row(result: Result, kind: str, truth: Truth) -> Row:

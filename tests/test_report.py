@@ -113,8 +113,9 @@ def test_the_text_has_everything():
         "warning: too few cooks", "monopole.40", "varies",
     ):  # fmt: skip
         assert words in text, words
-    poor = dataclasses.replace(result, converged=False, message="20 steps too few")
-    assert "NOT CONVERGED: 20 steps too few" in text_table(poor)
+    for message in ("20 steps too few", "not converged: 20 steps too few"):
+        poor = dataclasses.replace(result, converged=False, message=message)
+        assert "\nNOT CONVERGED: 20 steps too few\n" in text_table(poor)
     assert "truth" not in text_table(result)
 
 
