@@ -28,10 +28,10 @@ def describe(
     passes = f"{found.passes[0]} + {found.passes[1]} passes"
     farthest = f"{local.distance.max(initial=0.0):.2g} sigma"
     bad = int((~found.converged).sum())
-    message = f"converged: within {farthest} of the optimum, {passes}"
+    message = f"within {farthest} of the optimum, {passes}"
     if bad:
         message = (
-            f"not converged: {bad} of {objective.nblocks} independent blocks (largest "
+            f"{bad} of {objective.nblocks} independent blocks not converged (largest "
             f"distance {farthest}, wanted {tolerance:g}), {passes}"
         )
     warnings = [
