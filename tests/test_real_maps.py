@@ -7,6 +7,7 @@ from conftest import shared_file
 
 from distsep.data import healpix
 from distsep.data.fits import read_bands
+from distsep.data.fits_out import write_maps
 from distsep.data.fits_scalar import read_mask, read_scalar
 from distsep.model.units import H_OVER_K, conversion
 
@@ -92,3 +93,17 @@ def test_so_hits_from_celestial_to_galactic():
     # And not by chance: the inverse rotation does not match.
     wrong = healpix.rotate_map(hits, ("G", "C"), ordering="NEST")
     assert np.corrcoef(wrong, expected)[0, 1] < 0.5
+
+
+def test_wmap_is_written_and_read_back(wmap, tmp_path):
+    """With everything that its own header does not say."""
+    path = write_maps(
+        tmp_path / "V.fits", wmap.maps[0], names=["I_STOKES", "Q_STOKES", "U_STOKES"],
+        units=[wmap.unit[0]] * 3, nside=wmap.nside, coordsys=wmap.coordsys,
+    )  # fmt: skip
+    again = read_bands([path])
+    np.testing.assert_array_equal(again.maps[0], wmap.maps[0])
+    assert (again.unit, again.coordsys, again.notes) == (("mK_CMB",), "G", ())
+    np.testing.assert_array_equal(
+        healpy.read_map(path, field=0), healpy.read_map(wmap_files()[0], field=0)
+    )
