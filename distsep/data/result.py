@@ -55,9 +55,9 @@ class Result:
     """
 
     names: tuple[str, ...]
-    parameters: dict[str, np.ndarray]
-    sigma: dict[str, np.ndarray]
-    start: dict[str, np.ndarray]
+    parameters: dict[str, np.ndarray | np.floating]
+    sigma: dict[str, np.ndarray | np.floating]
+    start: dict[str, np.ndarray | np.floating]
     covariance: np.ndarray | None
     hessian_inverse: np.ndarray | None
     fisher_inverse: np.ndarray | None
@@ -79,7 +79,7 @@ class Result:
     polcconv: str
     cell_ids: np.ndarray | None
     distance: float = 0.0
-    global_terms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    global_terms: dict[str, tuple] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     patches: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

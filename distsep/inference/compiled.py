@@ -54,7 +54,7 @@ def possible(objective: Objective) -> bool:
     label = objective.label
     size = np.bincount(label).max(initial=0)
     reduced = isinstance(objective.passes, ReducedData)
-    return reduced and 0 < objective.nblocks * size**2 <= _MOST
+    return reduced and bool(0 < objective.nblocks * size**2 <= _MOST)
 
 
 def descend(objective: Objective, local: Local, optimizer, steps: int) -> np.ndarray:

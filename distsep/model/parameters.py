@@ -52,7 +52,7 @@ class Parameters:
         """Cut values at their bounds."""
         return np.clip(x, self.lower, self.upper)
 
-    def split(self, x: np.ndarray, fill=np.nan) -> dict[str, np.ndarray]:
+    def split(self, x: np.ndarray, fill=np.nan) -> dict[str, np.ndarray | np.floating]:
         """Vector of parameters -> `{kind: (npatch,) or scalar array}`."""
         out = {}
         for k, name in enumerate(self.kinds):
