@@ -44,6 +44,7 @@ def columns(
     quadrature: Quadrature,
     values: Array,
     shift: Array | None = None,
+    order: int = 2,
 ) -> Columns:
     """Columns at one set of parameters.
 
@@ -53,6 +54,7 @@ def columns(
         quadrature: The bands.
         values: Free parameters, (K,).
         shift: Shift of every band [GHz], (freq,), or None.
+        order: Highest order of the derivatives.
 
     Returns:
         The columns, in map unit per amplitude unit.
@@ -63,7 +65,7 @@ def columns(
     for column, (component, source) in enumerate(zip(components, sources, strict=True)):
         free = {n: s for n, s in source.items() if isinstance(s, int)}
         numbers = {n: values[s] if n in free else s for n, s in source.items()}
-        law: Law = component.band_law(quadrature, numbers, shift)
+        law: Law = component.band_law(quadrature, numbers, shift, order)
         laws.append(law.value)
         for name, x in law.first.items():
             if name in free:
@@ -83,6 +85,7 @@ def shifted_columns(
     values: Array,
     places: Sequence[int],
     rows: Sequence[int],
+    order: int = 2,
 ) -> Columns:
     """Columns where some bands are shifted, and the shifts are parameters too.
 
@@ -93,21 +96,28 @@ def shifted_columns(
         values: Free parameters, (K,).
         places: Which of them are shifts [GHz].
         rows: The band of each shift.
+        order: Highest order of the derivatives.
 
     Returns:
         The columns, with derivatives in the shifts.
     """
 
-    def at(shift: Array) -> Columns:
-        return columns(components, sources, quadrature, values, shift)
+    def at(shift: Array, order: int) -> Columns:
+        return columns(components, sources, quadrature, values, shift, order)
 
     # A band depends on its own shift alone: one tangent serves them all.
-    def slope(shift: Array) -> tuple[Columns, Columns]:
-        return jax.jvp(at, (shift,), (jnp.ones_like(shift),))
+    def slope(shift: Array, order: int) -> Columns:
+        return jax.jvp(lambda x: at(x, order), (shift,), (jnp.ones_like(shift),))[1]
+
+    def curvature(shift: Array) -> Columns:
+        return jax.jvp(lambda x: slope(x, 0), (shift,), (jnp.ones_like(shift),))[1]
 
     shift = jnp.zeros(len(quadrature.nominal))
     shift = shift.at[np.array(rows)].set(values[np.array(places)])
-    (result, d1), (_, d2) = jax.jvp(slope, (shift,), (jnp.ones_like(shift),))
+    result = at(shift, order)
+    if order == 0:
+        return result
+    d1, d2 = slope(shift, order - 1), curvature(shift)
     first, second = dict(result.first), dict(result.second)
     for place, row in zip(places, rows, strict=True):
         only = np.arange(len(quadrature.nominal)) == row

@@ -171,7 +171,7 @@ class Component:
         self,
         nu: Any,
         parameters: Mapping[str, Any],
-        free: tuple[str, ...] | None = None,
+        order: int = 2,
     ) -> Law:
         """The formula and its derivatives, as written: in `unit`, unscaled.
 
@@ -179,7 +179,7 @@ class Component:
             nu: Frequencies [GHz].
             parameters: Values of the free parameters, of shapes that broadcast against
                 `nu`.
-            free: Those with respect to which derivatives are taken; by default all.
+            order: Highest order of the derivatives.
 
         Returns:
             Everything in the shape of `nu` and the parameters together.
@@ -187,8 +187,7 @@ class Component:
         values = {**self.fixed, **parameters}
         arguments = [values[n] for n in self.formula.names]
         constants = [value for _, value in self.formula.constants]
-        free = self.parameters if free is None else free
-        compiled = compile_formula(self.formula, free, self.table)
+        compiled = compile_formula(self.formula, self.parameters, self.table, order)
         outputs = compiled.function(nu, *arguments, *constants)
         shape = jnp.broadcast_shapes(
             jnp.shape(nu), *(jnp.shape(parameters[n]) for n in self.parameters)
@@ -202,7 +201,11 @@ class Component:
         )
 
     def band_law(
-        self, quadrature: Quadrature, parameters: Mapping[str, Any], shift: Any = None
+        self,
+        quadrature: Quadrature,
+        parameters: Mapping[str, Any],
+        shift: Any = None,
+        order: int = 2,
     ) -> Law:
         """The law integrated over the bands of an instrument.
 
@@ -210,12 +213,13 @@ class Component:
             quadrature: Samples of the bands, and the unit of the maps.
             parameters: Values of the free parameters, numbers.
             shift: Shift of every band [GHz], (freq,), or None.
+            order: Highest order of the derivatives.
 
         Returns:
             Map unit per amplitude unit, everything (freq,).
         """
         weights = self.scale * quadrature.weights(self.unit, shift)
-        law = self.law(quadrature.shifted(shift), parameters)
+        law = self.law(quadrature.shifted(shift), parameters, order)
         return law.map(lambda x: jnp.sum(weights * x, axis=-1))
 
     def band_mistakes(self, quadrature: Quadrature) -> list[str]:
@@ -240,7 +244,7 @@ class Component:
         nu: Any,
         unit: str,
         parameters: Mapping[str, Any],
-        free: tuple[str, ...] | None = None,
+        order: int = 2,
     ) -> Law:
         unknown = set(parameters) - set(self.parameters)
         if unknown:
@@ -259,7 +263,7 @@ class Component:
         }
         nu = nu.reshape(*(1,) * len(lead), *nu.shape)
         factor = self.scale * units.conversion(self.unit, unit, nu, jnp)
-        return self.law(nu, values, free).map(lambda x: factor * x)
+        return self.law(nu, values, order).map(lambda x: factor * x)
 
     def sed(self, nu: Any, unit: str = "K_CMB", /, **parameters: Any) -> Array:
         """The emission law at single frequencies.
@@ -273,13 +277,13 @@ class Component:
         Returns:
             Brightness per unit amplitude, (..., freq).
         """
-        return self._sed(nu, unit, parameters, free=()).value
+        return self._sed(nu, unit, parameters, order=0).value
 
     def derivative(
         self, nu: Any, unit: str = "K_CMB", /, **parameters: Any
     ) -> dict[str, Array]:
         """Derivatives of `sed` with respect to each free parameter."""
-        law = self._sed(nu, unit, parameters)
+        law = self._sed(nu, unit, parameters, order=1)
         zero = jnp.zeros_like(law.value)
         return {n: law.first.get(n, zero) for n in self.parameters}
 

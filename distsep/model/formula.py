@@ -124,21 +124,24 @@ def compile_formula(
     formula: Formula,
     free: tuple[str, ...],
     table: TableData | None = None,
+    order: int = 2,
 ) -> Compiled:
     """Differentiate a formula, and compile everything with shared subexpressions.
 
     Args:
         formula: The formula.
-        free: Parameters with respect to which it is differentiated, twice.
+        free: Parameters with respect to which it is differentiated.
         table: The tabulated function, if the formula has one.
+        order: Highest order of the derivatives, up to 2.
     """
     expression = formula.expression
-    first = {n: expression.diff(symbol(n)) for n in free}
+    first = {n: expression.diff(symbol(n)) for n in free if order > 0}
     first = {n: e for n, e in first.items() if e != 0}
     second = {
         (a, b): e.diff(symbol(b))
         for a, e in first.items()
         for b in free[free.index(a) :]
+        if order > 1
     }
     second = {pair: e for pair, e in second.items() if e != 0}
     function = sympy.lambdify(

@@ -85,7 +85,11 @@ class Line:
         return f"Line({self.name!r}, lines=({', '.join(self.lines)}))"
 
     def band_law(
-        self, quadrature: Quadrature, parameters: Mapping[str, Any], shift: Any = None
+        self,
+        quadrature: Quadrature,
+        parameters: Mapping[str, Any],
+        shift: Any = None,
+        order: int = 2,
     ) -> Law:
         """The lines in the bands of an instrument, as `Component.band_law`."""
         values = {**self.fixed, **parameters}
@@ -95,7 +99,7 @@ class Line:
             ratio = f"ratio_{line}"
             constant = jnp.asarray(self._constant(quadrature, where, shift))
             total = total + values.get(ratio, 1.0) * constant
-            if ratio in parameters:
+            if order > 0 and ratio in parameters:
                 first[ratio] = constant
         return Law(total, first, {})
 

@@ -104,7 +104,7 @@ class MixingMatrix:
             mistakes += start_mistakes(self.defaults, self.bounds)
         if mistakes:
             raise ValueError(f"`MixingMatrix(...)`: {'; '.join(mistakes)}.")
-        self._value = jax.jit(lambda values: self.evaluate(values)[0])
+        self._value = jax.jit(self.value)
         self._first = jax.jit(lambda values: self.evaluate(values)[1])
         self._second = jax.jit(lambda values: self.evaluate(values)[2])
 
@@ -200,12 +200,12 @@ class MixingMatrix:
             return result
         return result.at[np.array(rows)].set(values[np.array(places)])
 
-    def _columns(self, values: Array) -> Columns:
+    def _columns(self, values: Array, order: int = 2) -> Columns:
         arguments = (self.components, self._sources, self._quadrature, values)
         places, rows = self._places("band_shift")
         if not places:
-            return columns(*arguments)
-        return shifted_columns(*arguments, places, rows)
+            return columns(*arguments, order=order)
+        return shifted_columns(*arguments, places, rows, order)
 
     def _rows(self, values: Array) -> Array:
         """What multiplies each row: (freq, stokes, stokes), or (freq, 1, 1)."""
@@ -235,7 +235,18 @@ class MixingMatrix:
             _product(M, d2A) + mixed + jnp.swapaxes(mixed, 0, 1) + _product(d2M, A),
         )
 
+    def _pool_value(self, values: Array) -> Array:
+        """A for one set of parameters (K,)."""
+        A = self._columns(values, order=0).value
+        if not (self._per_band["calibration"] or self.joint):
+            return A
+        return _product(self._rows(values), A)
+
     # ------------------------------------------------------------ all pools
+
+    def value(self, values: Any) -> Array:
+        """A alone, as the first result of `evaluate`, without the cost of the rest."""
+        return self._over_pools(self._pool_value, values)
 
     def evaluate(self, values: Any) -> tuple[Array, Array, Array]:
         """A and its derivatives for many sets of parameters: pure, to be jitted.
@@ -250,11 +261,14 @@ class MixingMatrix:
 
         Communication: none.
         """
+        return self._over_pools(self._pool, values)
+
+    def _over_pools(self, function: Any, values: Any) -> Any:
         values = jnp.asarray(values, dtype=float)
         batch = max(1, _BATCH // self._quadrature.nu.size)
         if values.shape[0] <= batch:
-            return jax.vmap(self._pool)(values)
-        return jax.lax.map(self._pool, values, batch_size=batch)
+            return jax.vmap(function)(values)
+        return jax.lax.map(function, values, batch_size=batch)
 
     def values(self, beta: BetaLike) -> Array:
         """Parameters by name as one array, in the order of `names`.
