@@ -164,6 +164,18 @@ class Comm:
         if self._mpi is not None:
             self._mpi.Barrier()
 
+    def stop(self, message: str, code: int = 1) -> None:
+        """Say on stderr why this rank cannot go on, and end the whole job.
+
+        Where several ranks fail alike, the lowest speaks and ends the others before
+        they can repeat it.
+
+        Communication: none is waited for; one rank suffices.
+        """
+        time.sleep(1.5 * _OUTPUT_DELAY * min(self.rank, 4))
+        sys.stderr.write(f"{message.rstrip()}\n")
+        self.abort(code)
+
     def abort(self, code: int = 1) -> None:
         """End the whole job, on all ranks, at once.
 
@@ -261,14 +273,9 @@ def guard(comm: Comm) -> Iterator[None]:
     except BaseException as error:
         if comm.size == 1:
             raise
-        # Where all ranks fail alike, the lowest speaks and ends the others before
-        # they can repeat it.
-        time.sleep(1.5 * _OUTPUT_DELAY * min(comm.rank, 4))
         trace = "".join(traceback.format_exception(error))
-        sys.stderr.write(
-            f"distsep: rank {comm.rank} of {comm.size} failed, all ranks stop.\n{trace}"
-        )
-        comm.abort(_exit_code(error))
+        words = f"distsep: rank {comm.rank} of {comm.size} failed, all ranks stop."
+        comm.stop(f"{words}\n{trace}", _exit_code(error))
 
 
 def _exit_code(error: BaseException) -> int:
