@@ -23,19 +23,23 @@ class PixelMaps:
         return healpix.unit_vectors(obs.nside, obs.cell_ids)
 
     def map(
-        self, m: np.ndarray, obs: Observation, ordering: str, name: str
+        self, m: np.ndarray, obs: Observation, ordering: str | None, name: str
     ) -> np.ndarray:
         """Take a map of the caller's pixels, or of the whole sphere, to a part.
+
+        A map of a whole sphere that the maps cover too is in the caller's order, unless
+        an ordering is given.
 
         Raises:
             ValueError: another length, or a pixel without a value.
         """
         whole, own = 12 * obs.nside**2, getattr(self._header, "caller_npix", None)
-        if m.shape[-1] == own:
+        sphere = m.shape[-1] == whole and ordering is not None
+        if m.shape[-1] == own and not sphere:
             values = m[..., self._header.caller_index]
         elif m.shape[-1] == whole:
             cells = obs.cell_ids.astype(np.int64)
-            if healpix.check_ordering(ordering) == "RING":
+            if healpix.check_ordering(ordering or "RING") == "RING":
                 cells = healpix.nest_to_ring(obs.nside, cells)
             values = m[..., cells]
         else:

@@ -87,14 +87,16 @@ class Template:
     """A map times a coefficient per band, or one common to the bands.
 
     Args:
-        map: `(pix,)` or `(stokes, pix)`, on the caller's pixels or the whole sphere
-            (RING). With a Stokes axis (leakage of I into Q and U, say) one coefficient
-            is common to the Stokes parameters.
+        map: `(pix,)` or `(stokes, pix)`, on the caller's pixels or the whole sphere.
+            With a Stokes axis (leakage of I into Q and U, say) one coefficient is
+            common to the Stokes parameters.
         bands: Names or numbers of bands; None: all.
         stokes: Letters of a map without Stokes axis; None: all.
         common: One coefficient for all bands, in uK_CMB per unit of the map.
         prior: (mean, std) of each coefficient.
         name: First part of the coefficients' names.
+        ordering: `"RING"` or `"NEST"` of a map of the whole sphere; None: the order of
+            the caller's maps, if these cover the sphere too, and otherwise RING.
     """
 
     map: Any
@@ -103,7 +105,7 @@ class Template:
     common: bool = False
     prior: Prior | None = None
     name: str = "template"
-    ordering: str = "RING"
+    ordering: str | None = None
 
     def parts(self, source) -> dict[str, Callable]:
         """Templates by name: here one."""
