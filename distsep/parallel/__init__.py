@@ -3,7 +3,8 @@
 Nothing here knows what a pixel or a component is.
 """
 
-from distsep.parallel.comm import Comm, guard, launched_by_mpi, library, serial, world
+from distsep.parallel.comm import Comm, launched_by_mpi, library, serial, world
+from distsep.parallel.failure import guard
 from distsep.parallel.mesh import (
     device_mesh,
     over_blocks,

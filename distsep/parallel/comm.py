@@ -1,16 +1,13 @@
-"""Ranks: sums over them, messages between them, and their common end.
+"""Ranks: sums over them, messages between them, and the end of the job.
 
 The only door to mpi4py and mpi4jax, opened by `world()` alone: `serial()` needs
 neither. No pixels, no layout, no sharding over the devices of a rank.
 """
 
-import contextlib
 import functools
 import os
 import sys
 import time
-import traceback
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -250,38 +247,6 @@ def library() -> str:
 
     vendor, version = MPI.get_vendor()
     return f"{vendor} {'.'.join(map(str, version))}"
-
-
-@contextlib.contextmanager
-def guard(comm: Comm) -> Iterator[None]:
-    """End all ranks when one of them fails, with one message.
-
-    Without it the other ranks wait for ever in their next collective call. Leave the
-    block normally to end with a chosen exit code: on several ranks any exception in
-    it, `SystemExit` included, ends the job. With one rank exceptions pass unchanged.
-
-    Args:
-        comm: The ranks to end.
-
-    Yields:
-        Nothing.
-
-    Communication: none, unless a rank fails.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if comm.size == 1:
-            raise
-        trace = "".join(traceback.format_exception(error))
-        words = f"distsep: rank {comm.rank} of {comm.size} failed, all ranks stop."
-        comm.stop(f"{words}\n{trace}", _exit_code(error))
-
-
-def _exit_code(error: BaseException) -> int:
-    if isinstance(error, SystemExit) and isinstance(error.code, int):
-        return error.code or 1
-    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _launched_size() -> int | None:
