@@ -324,6 +324,7 @@ def test_arguments_of_separate(write):
         "shared": {"Warm.temp": ["Warm.temp", "Cold.temp"]},
         "calibration": ["40", "100"],
         "angle": ["353"],
+        "amplitude_unit": "uK_CMB",
         "solver": "newton",
         "tolerance": 1e-3,
         "max_steps": 1000,

@@ -6,14 +6,13 @@ message; 3 the fit did not converge (its result is written).
 
 import contextlib
 import os
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distsep.cli.voice import Voice, shout
+from distsep.cli.voice import Voice
 
 if TYPE_CHECKING:
     from distsep.parallel import Comm
@@ -107,22 +106,21 @@ def _stop_all(current: Session, error: Exception) -> None:
         current.voice.fail(str(error))
         current.code = BAD_INPUT
         return
-    # Where all ranks find the same, the lowest speaks and ends the others.
-    time.sleep(min(0.2 * comm.rank, 2.0))
-    shout(f"error: {error} (rank {comm.rank} of {comm.size})")
-    comm.abort(BAD_INPUT)
+    comm.stop(f"error: {error} (rank {comm.rank} of {comm.size})", BAD_INPUT)
 
 
 def is_bad_input(error: Exception) -> bool:
     """Whether an error is a message of ours to the user, rather than a surprise.
 
-    Ours are raised by a line of this package; a ValueError from within a library is a
-    surprise and keeps its traceback.
+    Ours come from a `raise` in this package; a ValueError from within a library, or one
+    that Python raises at a line of ours, is a surprise and keeps its traceback.
     """
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
         return True
     if not isinstance(error, ValueError | TypeError | ImportError | OSError):
         return False
     frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not (frames[-1].line or "").startswith("raise "):
+        return False
     package = Path(__file__).resolve().parents[1]
-    return bool(frames) and Path(frames[-1].filename).resolve().is_relative_to(package)
+    return Path(frames[-1].filename).resolve().is_relative_to(package)

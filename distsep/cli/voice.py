@@ -6,7 +6,6 @@ silent, except to say what stopped them.
 
 import contextlib
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,9 +121,3 @@ class _Handler(logging.Handler):
             self.voice.warn(message)
         else:
             self.voice.say(message)
-
-
-def shout(message: str) -> None:
-    """Say why this rank stops, whichever rank it is."""
-    sys.stderr.write(f"{message}\n")
-    sys.stderr.flush()

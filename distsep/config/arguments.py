@@ -57,8 +57,12 @@ def separate_arguments(
                 found["patches"][name] = patch_spec(parameter.patches, sphere)
     found |= _systematics(config, found)
     found["global_terms"] = global_terms(config, sphere)
+    output = config.output
+    found["amplitude_covariance"] = tuple(output.amplitude_covariance)
+    found["residuals"] = output.residuals
     return {
         "components": tuple(components),
+        "amplitude_unit": output.amplitude_unit,
         **{key: value for key, value in found.items() if value},
         "solver": config.fit.solver,
         "tolerance": config.fit.tolerance,

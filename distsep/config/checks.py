@@ -15,7 +15,6 @@ from distsep.config.check_basics import (
 from distsep.config.check_data import data_problems
 from distsep.config.errors import Place, Problem, nearest
 from distsep.config.model import build_law, expand
-from distsep.model.units import UNITS
 
 if TYPE_CHECKING:
     from distsep.config.run import ParameterTable, PatchTable, RunConfig
@@ -43,12 +42,13 @@ def run_problems(config: "RunConfig") -> Iterator[Problem]:
             yield from _parameter(place, parameter, bounds, nside)
             if parameter.shared is not None:
                 yield from _shared(place, parameter.shared, config, laws)
-    if bands and len(config.component) > len(bands):
-        many = f"{len(config.component)} components in {len(bands)} bands"
+    names = _component_names(config, laws)
+    if bands and len(names) > len(bands):
+        many = f"{len(names)} components in {len(bands)} bands"
         yield ("component",), f"{many}: at least one cannot be told from the others"
     yield from _globals(config, bands, stokes, nside)
     yield from _systematics(config, bands)
-    yield from _output(config)
+    yield from _output(config, names)
 
 
 def build_laws(tables: list, *, fix_numbers: bool = True) -> Iterator[Problem]:
@@ -168,11 +168,20 @@ def _systematics(config: "RunConfig", bands: list | None) -> Iterator[Problem]:
             yield (*place, "std"), message
 
 
-def _output(config: "RunConfig") -> Iterator[Problem]:
-    unit = config.output.amplitude_unit
-    yield from unit_problems(("output", "amplitude_unit"), unit, UNITS)
-    labels = [table.label for table in config.component]
+def _output(config: "RunConfig", names: list[str]) -> Iterator[Problem]:
+    yield from unit_problems(("output", "amplitude_unit"), config.output.amplitude_unit)
     for name in config.output.amplitude_covariance:
-        if name not in labels:
+        if name not in names:
             where = ("output", "amplitude_covariance")
-            yield where, f"no component `{name}`; {nearest(name, labels)}"
+            yield where, f"no component `{name}`; {nearest(name, names)}"
+
+
+def _component_names(config: "RunConfig", laws: list) -> list[str]:
+    """The components that are fitted: moments are several."""
+    names = []
+    for table, law in zip(config.component, laws, strict=True):
+        try:
+            names += [c.name for c in expand(table, law)] if law else [table.label]
+        except ValueError:
+            names.append(law.name)
+    return names

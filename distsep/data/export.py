@@ -73,7 +73,7 @@ def _bands(reader: GroupReader) -> Iterator[Maps]:
 
 
 def _result(reader: GroupReader) -> Iterator[Maps]:
-    """The same of every component, of chi2 and of the patches."""
+    """The same of every component, of chi2, of residuals and of the patches."""
     head = reader.attributes
     stokes, n = head["stokes"], len(head["stokes"])
     amplitudes = reader.read("amplitudes")
@@ -84,11 +84,16 @@ def _result(reader: GroupReader) -> Iterator[Maps]:
         unit = head["units"].get(name, "")
         columns = [f"{letter}_STOKES" for letter in stokes]
         maps: Any = amplitudes[c]
-        if covariance is not None:
+        if name in head["covariance_names"] and covariance is not None:
+            k = head["covariance_names"].index(name)
             columns += [f"{letter}_SIGMA" for letter in stokes]
-            maps = np.concatenate([maps, np.sqrt(covariance[:, c, c])])
+            maps = np.concatenate([maps, np.sqrt(covariance[:, k, k])])
         yield name, columns, [unit] * len(columns), maps
     yield "chi2", [f"{s}_CHI2" for s in stokes], [""] * n, reader.read("chi2")
+    if "residuals" in reader.names:
+        columns = [f"{letter}_STOKES" for letter in stokes]
+        for band, maps in zip(head["bands"], reader.read("residuals"), strict=True):
+            yield f"residual_{band}", columns, ["uK_CMB"] * n, maps
     for kind in head["patched"]:
         ids = reader.read(f"{kind}.patch")
         columns = ["PATCH"] if len(ids) == 1 else [f"{s}_PATCH" for s in stokes]

@@ -131,7 +131,11 @@ def summary(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
     for kind, found in result.parameters.items():
         dims = (f"{kind}.patches",) if np.ndim(found) else ()
         for name, ending in _ENDINGS.items():
-            small[f"{kind}{ending}"] = (dims, getattr(result, name)[kind], "")
+            small[f"{kind}{ending}"] = (
+                dims,
+                np.asarray(getattr(result, name)[kind]),
+                "",
+            )
     for name in _MATRICES:
         if getattr(result, name) is not None:
             small[name] = (("param", "param_2"), getattr(result, name), "")

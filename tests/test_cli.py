@@ -1,0 +1,327 @@
+"""The command: what it writes, what it says, and how it ends."""
+
+import json
+import sys
+import textwrap
+
+import healpy
+import numpy as np
+import pytest
+from conftest import shared_file
+from typer.testing import CliRunner
+
+import distsep
+from distsep.cli.app import app
+from distsep.cli.session import is_bad_input
+from distsep.data.store import read
+from distsep.data.stored_observation import StoredObservation
+
+COMMANDS = ("simulate", "run", "import", "export", "report", "info", "doctor")
+
+SKY = """
+[sky]
+nside = 8
+seed = 3
+[[component]]
+kind = "CMB"
+amplitude = { random = 1.0 }
+[[component]]
+kind = "Dust"
+nu0 = 353.0
+beta_d = 1.54
+amplitude = { random = 30.0 }
+[[component]]
+kind = "Synchrotron"
+nu0 = 23.0
+beta_pl = -3.0
+amplitude = { random = 10.0 }
+"""
+
+RUN = """
+[observation]
+store = "sky.zarr"
+[[component]]
+kind = "CMB"
+[[component]]
+kind = "Dust"
+nu0 = 353.0
+temp = 20.0
+beta_d = { start = 1.6 }
+[[component]]
+kind = "Synchrotron"
+nu0 = 23.0
+beta_pl = { start = -2.9 }
+[output]
+report = ""
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with sky.toml and run.toml."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sky.toml").write_text(SKY)
+    (tmp_path / "run.toml").write_text(RUN)
+    return tmp_path
+
+
+def call(*words, code: int = 0):
+    """Run a command in this process; returns all it said."""
+    done = CliRunner().invoke(app, list(map(str, words)))
+    said = done.output + (done.stderr if done.stderr_bytes else "")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, said
+    return said
+
+
+def flat(text: str) -> str:
+    """The text without line ends, which depend on the width of the terminal."""
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command):
+    said = flat(call(command, "--help"))
+    assert "Examples" in said
+    assert f"distsep {command}" in said
+
+
+def test_help_names_all_commands():
+    said = call("--help")
+    assert all(command in said for command in COMMANDS)
+
+
+@pytest.fixture(scope="module")
+def separated(tmp_path_factory):
+    """A directory with a simulated sky and its result; what was said."""
+    path = tmp_path_factory.mktemp("separated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        (path / "sky.toml").write_text(SKY)
+        (path / "run.toml").write_text(RUN)
+        simulated = call("simulate", "sky.toml", "--log-file", "log/sky.txt")
+        ran = call("run", "run.toml", "--log-file", "log/run.txt")
+    return path, simulated, ran
+
+
+def test_simulate_says_what_it_made(separated):
+    path, said, _ = separated
+    assert "768 of nside 8, 100.0% sky" in said
+    assert "Dust.beta_d = 1.54" in flat((path / "log/sky.txt").read_text())
+
+
+def test_run_finds_the_truth_and_says_so(separated):
+    path, _, said = separated
+    result = read(path / "result.zarr")
+    assert result.converged
+    for name, truth in (("Dust.beta_d", 1.54), ("Synchrotron.beta_pl", -3.0)):
+        pull = (result.parameters[name] - truth) / result.sigma[name]
+        assert abs(pull) < 4
+        assert name in said
+    assert "chi2/dof" in said
+    log = (path / "log/run.txt").read_text()
+    assert "chi2/dof" in log
+    assert "\x1b[" not in log
+    remembered = result.provenance["run"]["configuration"]
+    assert remembered == (path / "run.toml").read_text()
+
+
+def test_existing_results_are_kept(separated, monkeypatch):
+    path, *_ = separated
+    monkeypatch.chdir(path)
+    assert "result.zarr exists" in flat(call("run", "run.toml", code=2))
+    assert "sky.zarr exists" in flat(call("simulate", "sky.toml", code=2))
+
+
+def test_too_few_steps_end_with_three(separated, monkeypatch):
+    path, *_ = separated
+    monkeypatch.chdir(path)
+    said = call("run", "run.toml", "-o", "few.zarr", "--set", "fit.max_steps=1", code=3)
+    assert "not converged" in said
+    assert not read(path / "few.zarr").converged
+
+
+def test_info_report_and_export(separated, monkeypatch):
+    path, *_ = separated
+    monkeypatch.chdir(path)
+    assert "CMB, Dust, Synchrotron" in call("info", "result.zarr")
+    said = call("report", "result.zarr", "-o", "page")
+    assert "pull" in said
+    assert (path / "page/report.png").stat().st_size > 10_000
+    call("export", "result.zarr", "-o", "maps")
+    assert "exists" in flat(call("export", "result.zarr", "-o", "maps", code=2))
+    result = read(path / "result.zarr")
+    q = healpy.read_map(path / "maps/Dust.fits", field=0, nest=True)
+    ids = result.cell_ids.astype(int)
+    np.testing.assert_allclose(q[ids], result.amplitudes[1, 0], rtol=1e-12)
+
+
+def test_quiet_leaves_only_the_answer(separated, monkeypatch):
+    path, *_ = separated
+    monkeypatch.chdir(path)
+    said = call("report", "result.zarr", "-o", "page2", "--quiet")
+    assert "pull" in said
+    assert "wrote" not in said
+
+
+def test_bad_input_ends_with_two_and_one_message(folder):
+    said = call("run", "run.toml", "--set", "fit.tolerence=1", code=2)
+    assert "did you mean `tolerance`?" in said
+    assert "there is no `sky.zarr`" in said
+    assert "Traceback" not in said
+    assert "no such file" in call("run", "none.toml", code=2)
+    assert "not a distsep store" in call("info", "run.toml", code=2)
+
+
+def test_a_broken_chunk_is_named(folder):
+    call("simulate", "sky.toml")
+    chunk = folder / "sky.zarr/maps/c/0/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:100])
+    assert "maps/c/0/0/0 is truncated" in flat(call("run", "run.toml", code=2))
+    assert not (folder / "result.zarr").exists()
+
+
+def test_surprises_keep_their_traceback(folder, monkeypatch):
+    def surprise(*_, **__):
+        raise ZeroDivisionError("surprise")
+
+    call("simulate", "sky.toml")
+    monkeypatch.setattr(distsep, "separate", surprise)
+    with pytest.raises(ZeroDivisionError, match="surprise"):
+        call("run", "run.toml")
+
+
+def test_what_counts_as_bad_input():
+    def caught(function):
+        try:
+            function()
+        except Exception as error:
+            return error
+        raise AssertionError
+
+    assert is_bad_input(caught(lambda: distsep.instrument("LitBIRD")))
+    assert is_bad_input(caught(lambda: open("/nowhere")))
+    assert not is_bad_input(caught(lambda: np.zeros(2).reshape(3)))
+    assert not is_bad_input(caught(lambda: 1 / 0))
+
+
+def test_import_real_maps(folder):
+    v, w, mask = (
+        shared_file("sky", "wmap7", f"wmap_{name}_v4_udgraded32.fits")
+        for name in (
+            "band_iqumap_r9_7yr_V",
+            "band_iqumap_r9_7yr_W",
+            "temperature_analysis_mask_r9_7yr",
+        )
+    )
+    flags = ["--preset", "WMAP", "--bands", "V,W", "--depth-i", "230,250"]
+    flags += ["--depth-p", "330,350", "-o", "wmap.zarr"]
+    assert "--unit mK_CMB" in flat(call("import", v, w, *flags, code=2))
+    said = call("import", v, w, *flags, "--unit", "mK_CMB", "--mask", mask)
+    assert "no COORDSYS" in flat(said)
+    stored = StoredObservation("wmap.zarr")
+    use = healpy.read_map(mask, nest=True) > 0
+    assert stored.npix == use.sum()
+    expected = 1e3 * healpy.read_map(v, field=None, nest=True)[:, use]
+    np.testing.assert_allclose(stored.read().d[0], expected, rtol=1e-6)
+    call("export", "wmap.zarr", "-o", "maps")
+    back = healpy.read_map("maps/band_V.fits", field=None, nest=True)
+    np.testing.assert_allclose(back[:, use], expected, rtol=1e-6)
+    assert (back[:, ~use] < -1e30).all()
+
+
+def test_run_reads_fits_maps(folder):
+    call("simulate", "sky.toml", "--set", "sky.nside=4")
+    call("export", "sky.zarr", "-o", "maps")
+    bands = StoredObservation("sky.zarr").instrument.bands
+    files = [str(folder / f"maps/band_{band}.fits") for band in bands]
+    text = RUN.replace(
+        'store = "sky.zarr"', f'fits = {json.dumps(files)}\nstokes = "QU"'
+    )
+    (folder / "fits.toml").write_text(text + '[instrument]\npreset = "LiteBIRD"\n')
+    call("run", "fits.toml", "-o", "a.zarr")
+    call("run", "run.toml", "-o", "b.zarr")
+    one, other = read("a.zarr"), read("b.zarr")
+    for name, value in one.parameters.items():
+        assert value == pytest.approx(other.parameters[name], rel=1e-9)
+    np.testing.assert_allclose(one.amplitudes, other.amplitudes, rtol=1e-6, atol=1e-8)
+
+
+def test_run_with_a_mask_on_a_store(folder):
+    from distsep.data.fits_out import write_maps
+
+    call("simulate", "sky.toml", "--set", "sky.nside=4")
+    use = (np.arange(192) < 100).astype(float)
+    write_maps("mask.fits", use[None], names=["M"], units=[""], nside=4, coordsys="G")
+    call("run", "run.toml", "--set", "observation.mask=mask.fits")
+    result = read("result.zarr")
+    seen = np.isfinite(result.amplitudes).all((0, 1))
+    np.testing.assert_array_equal(result.cell_ids[seen], np.arange(100))
+
+
+def test_doctor_is_content():
+    said = flat(call("doctor"))
+    assert said.count("OK") == 5
+    assert "Everything works." in said
+
+
+def test_commands_on_all_ranks(comm, shared_tmp_path, monkeypatch):
+    """The same command on every rank, as mpirun starts it: one result, one voice."""
+    monkeypatch.chdir(shared_tmp_path)
+    if comm.rank == 0:
+        (shared_tmp_path / "sky.toml").write_text(SKY)
+        (shared_tmp_path / "run.toml").write_text(RUN)
+    comm.barrier()
+    call("simulate", "sky.toml", "--set", "sky.nside=32")
+    said = call("run", "run.toml")
+    assert ("chi2/dof" in said) == (comm.rank == 0)
+    assert read("result.zarr").ranks == comm.size
+    said = call("run", "run.toml", code=2)
+    assert ("result.zarr exists" in flat(said)) == (comm.rank == 0)
+
+
+SABOTAGE = """
+import sys
+import distsep
+from distsep.cli import main
+from distsep.parallel import world
+
+def separate(*_, comm, **__):
+    if comm.rank == 1:
+        raise ZeroDivisionError("surprise")
+    comm.barrier()
+
+distsep.separate = separate
+sys.argv = ["distsep", "run", "run.toml"]
+main()
+"""
+
+
+def test_a_surprise_on_one_rank_ends_all(folder, mpirun):
+    call("simulate", "sky.toml", "--set", "sky.nside=4")
+    done = mpirun(3, "-c", textwrap.dedent(SABOTAGE), timeout=100)
+    assert done.returncode != 0
+    assert done.stderr.count("ZeroDivisionError: surprise") == 1
+    assert "rank 1 of 3 failed" in done.stderr
+
+
+def test_exit_codes_under_mpirun(folder, mpirun):
+    command = ("-m", "distsep", "run", "run.toml")
+    done = mpirun(2, *command)
+    assert done.returncode == 2
+    assert done.stderr.count("there is no `sky.zarr`") == 1
+    call("simulate", "sky.toml", "--set", "sky.nside=4")
+    done = mpirun(2, *command, "--devices", "2", "--set", "fit.max_steps=1")
+    assert done.returncode == 3, done.stderr
+    assert "ranks x devices: 2 x 2" in done.stdout
+
+
+def test_python_m_distsep_is_the_command(monkeypatch, capsys):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["distsep", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("distsep", run_name="__main__")
+    assert caught.value.code == 0
+    assert "simulate" in capsys.readouterr().out
