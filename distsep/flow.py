@@ -17,7 +17,7 @@ from distsep.data.observation import Observation
 from distsep.data.result import Result
 from distsep.data.source import ArraySource, StoreSource, placed
 from distsep.inference.amplitudes import SecondPass
-from distsep.inference.fit import fit
+from distsep.inference.fit import check_settings, fit
 from distsep.inference.objective import Objective
 from distsep.inference.passes import Devices, PoolSums
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
@@ -97,6 +97,7 @@ def separate(
     References:
         Stompor et al. (2009), MNRAS 392, 216; Stompor et al. (2016), PRD 94, 083526.
     """
+    check_settings(solver, tolerance, max_steps)
     clock = _Clock()
     comm = comm or ranks.serial()
     local = local_devices(devices)

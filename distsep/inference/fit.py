@@ -8,7 +8,6 @@ taken on summed numbers, so that beta is the same on every rank.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import numpy as np
 import optax
 
 from distsep.inference import compiled
+from distsep.inference.distinct import alike, require_distinct
 from distsep.inference.newton import Local, descend, local_model
 from distsep.inference.objective import Objective
 from distsep.inference.solve import solve_global
@@ -25,6 +25,7 @@ _WARM_PASSES = 40
 _WARM_DISTANCE = 0.1  # sigma
 _ADAM_STEPS = 200
 _ADAM_RATE = 0.1  # sigma
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Fit:
         x: The parameters.
         local: The quadratic model there.
         converged: True for each independent block within `tolerance` sigma, not held
-            at a bound, with a positive definite Hessian.
+            at a bound, with a positive definite Hessian and distinct components.
         passes: Passes over the data of the warm start, and of the solver.
     """
 
@@ -43,6 +44,26 @@ class Fit:
     local: Local
     converged: np.ndarray
     passes: tuple[int, int]
+
+
+def check_settings(solver: str, tolerance: float, max_steps: int) -> None:
+    """Refuse settings that are none, before the data are looked at.
+
+    Raises:
+        ValueError: unknown solver, tolerance not positive, max_steps under 1.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(
+            f"`separate(solver=...)` must be one of {SOLVERS}, got {solver!r}."
+        )
+    if not tolerance > 0:
+        raise ValueError(
+            f"`separate(tolerance=...)` must be positive [sigma], got {tolerance}."
+        )
+    if not max_steps >= 1:
+        raise ValueError(
+            f"`separate(max_steps=...)` must be at least 1, got {max_steps}."
+        )
 
 
 def fit(
@@ -66,7 +87,7 @@ def fit(
         Where it ended; not converging is not an exception.
 
     Raises:
-        ValueError: unknown solver, tolerance not positive, max_steps under 1.
+        ValueError: as `check_settings`; two components of one emission law.
         FloatingPointError: the likelihood is not finite at a point it went to.
 
     Communication: one pass over the data (one packed allreduce) per step.
@@ -74,19 +95,9 @@ def fit(
     References:
         Kingma & Ba (2015), arXiv:1412.6980, for Adam.
     """
-    if solver not in SOLVERS:
-        raise ValueError(
-            f"`separate(solver=...)` must be one of {SOLVERS}, got {solver!r}."
-        )
-    if not tolerance > 0:
-        raise ValueError(
-            f"`separate(tolerance=...)` must be positive [sigma], got {tolerance}."
-        )
-    if not max_steps >= 1:
-        raise ValueError(
-            f"`separate(max_steps=...)` must be at least 1, got {max_steps}."
-        )
+    check_settings(solver, tolerance, max_steps)
     p = objective.parameters
+    require_distinct(objective, p.clip(p.start))
     x0, start = _solve_linear(objective, p.clip(p.start))
     until = 1e-2 * tolerance if solver == "newton" else _WARM_DISTANCE
     most = max_steps if solver == "newton" else min(max_steps, _WARM_PASSES)
@@ -107,6 +118,7 @@ def fit(
         local = local_model(objective, objective.point(x))
     ok = (local.distance <= tolerance) & ~local.indefinite
     ok[objective.label[local.held]] = False
+    ok[objective.pool_label[alike(objective, local.point.x)[0]]] = False
     return Fit(local.point.x, local, ok, (warm + start, steps + start))
 
 
@@ -126,6 +138,7 @@ def _solve_linear(objective: Objective, x: np.ndarray) -> tuple[np.ndarray, int]
     x[linear] = alpha
     diagonal = objective.matrix(point, False).diagonal()[linear]
     weight = np.sqrt((diagonal[:, None] * null**2).sum(0))
+    weight = np.where(weight > _ROUNDING * np.sqrt(diagonal.max()), weight, 1.0)
     objective.gauge = np.zeros((len(x), null.shape[1]))
     objective.gauge[linear] = weight * null
     return x, 1

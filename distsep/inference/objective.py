@@ -121,7 +121,9 @@ class Objective:
 
     def matrix(self, at: Point, hessian: np.ndarray | bool):
         """Fisher matrix, or the Hessian in the blocks where `hessian` is True."""
-        pick = np.broadcast_to(hessian, (max(self.nblocks, 1),))[self.pool_label]
+        chosen = np.zeros(max(self.nblocks, 1), bool)  # one block without parameters
+        chosen[: self.nblocks] = hessian
+        pick = chosen[self.pool_label]
         blocks = np.where(pick[:, None, None], at.pool_hessian, at.pool_fisher)
         matrix = assemble(self.index, blocks, self.parameters.prior_precision)
         if self.gauge.shape[1]:

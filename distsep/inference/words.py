@@ -2,12 +2,16 @@
 
 import numpy as np
 
+from distsep.inference.distinct import alike
 from distsep.inference.fit import Fit
 from distsep.inference.objective import Objective
 from distsep.inference.solve import describe_null
 from distsep.inference.uncertainty import Uncertainty, disagreement
 
 _DISAGREE = 0.1
+# Up to this error of a spectral index the intervals were seen to hold.
+LARGEST_INDEX_ERROR = 0.3
+_CONTRADICTED = 5.0
 
 
 def describe(
@@ -46,9 +50,16 @@ def describe(
         warnings.append(
             f"{few} samples have fewer bands than there are components: masked."
         )
+    same, components = alike(objective, found.x)
+    if same.any():
+        warnings.append(
+            f"{' and '.join(components)} cannot be told apart where the fit ended: "
+            "their amplitudes mean nothing there."
+        )
     degenerate = _degenerate(objective, found)
     if degenerate:
         warnings.append(degenerate)
+    warnings += _unreliable(objective, errors) + _contradicted(objective, found, errors)
     off = disagreement(errors)
     if off > _DISAGREE:
         warnings.append(
@@ -56,6 +67,39 @@ def describe(
             "signal to noise is low; `sigma` is from H^-1 F H^-1."
         )
     return message, warnings
+
+
+def _unreliable(objective: Objective, errors: Uncertainty) -> list[str]:
+    """Say which spectral indices are too uncertain for their intervals to hold."""
+    names = objective.parameters.names
+    index = np.array([".beta" in n for n in names], bool)
+    wide = index & (np.nan_to_num(errors.sigma) > LARGEST_INDEX_ERROR)
+    if not wide.any():
+        return []
+    return [
+        f"{_list(names, wide)} an error over {LARGEST_INDEX_ERROR:g}, where the 68% "
+        "and 95% intervals are not known to hold: give a prior, or use larger patches."
+    ]
+
+
+def _contradicted(objective: Objective, found: Fit, errors: Uncertainty) -> list[str]:
+    """Say which priors the data contradict.
+
+    The estimate x of data and prior has the variance s^2; (x - mean)^2 / (std^2 - s^2)
+    is the distance of the data alone from the prior, in units of what both allow.
+    """
+    p = objective.parameters
+    known = np.flatnonzero(p.prior_precision > 0)
+    variance = 1 / p.prior_precision[known]
+    apart = variance - np.nan_to_num(errors.sigma_hessian[known]) ** 2
+    informed = apart > 1e-9 * variance
+    z = np.abs(found.x - p.prior_mean)[known] / np.sqrt(np.where(informed, apart, 1.0))
+    z = np.where(informed, z, 0.0)
+    worst = np.argsort(-z)[:5]
+    said = [f"{p.names[known[i]]} by {z[i]:.0f}" for i in worst if z[i] > _CONTRADICTED]
+    if not said:
+        return []
+    return [f"the data contradict the prior of {', '.join(said)} sigma."]
 
 
 def _degenerate(objective: Objective, found: Fit) -> str | None:

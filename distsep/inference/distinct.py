@@ -1,0 +1,54 @@
+"""Whether the components can be told apart: the condition of A in every pool.
+
+Two components of one emission law have amplitudes of any size and opposite signs. The
+likelihood does not see it, so that nothing else would say so.
+"""
+
+import numpy as np
+
+from distsep.inference.objective import Objective
+
+# Of A with columns of unit length; the normal equations square it.
+_WORST = 1e7
+
+
+def alike(objective: Objective, x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Find the pools where A has columns that cannot be told apart.
+
+    Args:
+        objective: The objective.
+        x: Parameters.
+
+    Returns:
+        True for each such pool, and the components that are alike in the first.
+
+    Communication: none.
+    """
+    T = objective.model.tables(x, True)
+    # Rows of R^-1 that are large belong to columns that the others make up.
+    size = np.linalg.norm(np.asarray(T.A), axis=1)
+    rows = np.abs(size[:, :, None] * np.asarray(T.Rinv)).max(2, initial=0.0)
+    bad = ~(rows.max(1, initial=0.0) < _WORST)
+    if not bad.any():
+        return bad, ()
+    first = np.nan_to_num(rows[np.argmax(bad)], nan=np.inf)
+    names = np.array(objective.model.column_names, object)
+    return bad, tuple(names[first >= min(_WORST, first.max())])
+
+
+def require_distinct(objective: Objective, x: np.ndarray) -> None:
+    """Refuse a start where two components have one emission law.
+
+    Raises:
+        ValueError: naming them.
+    """
+    bad, names = alike(objective, x)
+    if bad.any():
+        at = zip(objective.parameters.names[:6], x[:6], strict=False)
+        raise ValueError(
+            f"`separate(components=...)`: {' and '.join(names)} have the same emission "
+            "law in these bands at the start"
+            + "".join(f", {name}={value:.6g}" for name, value in at)
+            + ": their amplitudes cannot be told apart. Leave one out, or start them "
+            "apart."
+        )
