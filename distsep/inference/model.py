@@ -105,18 +105,42 @@ def tables(shape: Shape, x, index, white) -> Tables:
         acts[list(rows), k] = 1.0
     bands = _whiten(white, jnp.broadcast_to(acts, (npool, *acts.shape)))
     phi = jnp.concatenate([bands, A[..., last]], axis=2)
-    Q, R = jnp.linalg.qr(A[..., free])
-    eye = jnp.broadcast_to(jnp.eye(len(free)), R.shape)
+    Q, Rinv = _orthonormal(A[..., free])
     return Tables(
         A=A[..., free],
         Q=Q,
-        Rinv=jax.scipy.linalg.solve_triangular(R, eye, lower=False),
+        Rinv=Rinv,
         dA=dA[..., order],
         d2A=d2A[..., order] if shape.second else None,
         regional=A[..., last],
         phi=jnp.swapaxes(phi, 1, 2),
         alpha=x[index[:, nkind:]],
     )
+
+
+def _orthonormal(A):
+    """A = Q R for every pool: Q and R^-1.
+
+    Gram-Schmidt, each column twice, which is as good as Householder's: a few products
+    over all pools at once, where a factorisation per pool would be thousands of calls.
+    """
+    columns, inverse = [], []
+    for j in range(A.shape[-1]):
+        a, R = A[..., j], [jnp.zeros(A.shape[0])] * j
+        for _ in range(2):
+            for i, q in enumerate(columns):
+                r = jnp.sum(q * a, -1)
+                a = a - r[:, None] * q
+                R[i] = R[i] + r
+        size = jnp.sqrt(jnp.sum(a * a, -1))
+        columns.append(a / size[:, None])
+        # Column j of R^-1: -R^-1[:, :j] R[:j, j] / R[j, j], and 1 / R[j, j].
+        above = sum((R[i][:, None] * inverse[i] for i in range(j)), 0.0)
+        unit = jnp.zeros((A.shape[0], A.shape[-1])).at[:, j].set(1.0)
+        inverse.append((unit - above) / size[:, None])
+    if not columns:
+        return A, jnp.zeros((A.shape[0], 0, 0))
+    return jnp.stack(columns, -1), jnp.stack(inverse, -1)
 
 
 def _whiten(white, x):
