@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from distsep.inference.tiles import sums_over_tiles
+
 
 class Block(NamedTuple):
     """The samples of one block, lanes sorted into tiles (leading axis: blocks).
@@ -77,6 +79,11 @@ def _dot(x, y):
     return jnp.dot(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
+def _transposed(A):
+    """A^T as rows side by side: a plain transpose makes a product take 3x longer."""
+    return jnp.stack([A[:, c] for c in range(A.shape[1])])
+
+
 def _model(T: Tables, t, template):
     """F alpha on the lanes: `(row, lane)`."""
     if not template:
@@ -86,10 +93,11 @@ def _model(T: Tables, t, template):
 
 def _solve_whitened(T: Tables, d) -> _Lanes:
     """Amplitudes by the QR of A: the projection keeps its digits at any S/N."""
-    z = _dot(T.Q.T, d)
+    Qt = _transposed(T.Q)
+    z = _dot(Qt, d)
     r = d - _dot(T.Q, z)
     # Once more: removes what rounding left of the signal along A.
-    z2 = _dot(T.Q.T, r)
+    z2 = _dot(Qt, r)
     r = r - _dot(T.Q, z2)
     return _Lanes(
         s=_dot(T.Rinv, z + z2),
@@ -131,8 +139,8 @@ def _backward(factor, z):
     return jnp.stack(x)
 
 
-def _solve_weighted(T: Tables, d, w, invN) -> _Lanes:
-    """Amplitudes by the normal equations of each lane, once refined."""
+def _solve_weighted(T: Tables, d, w, invN, refine) -> _Lanes:
+    """Amplitudes by the normal equations of each lane, once refined if asked for."""
     A, ncomp = T.A, T.A.shape[1]
     lower = [(i, j) for i in range(ncomp) for j in range(i + 1)]
     if invN is None:
@@ -157,10 +165,12 @@ def _solve_weighted(T: Tables, d, w, invN) -> _Lanes:
     def solve(b):
         return _backward(factor, _forward(factor, b))
 
-    s = solve(_dot(A.T, weigh(d)))
+    At = _transposed(A)
+    s = solve(_dot(At, weigh(d)))
     r = d - _dot(A, s)
-    s = s + solve(_dot(A.T, weigh(r)))
-    r = d - _dot(A, s)
+    if refine:
+        s = s + solve(_dot(At, weigh(r)))
+        r = d - _dot(A, s)
     return _Lanes(
         s,
         r,
@@ -171,11 +181,16 @@ def _solve_weighted(T: Tables, d, w, invN) -> _Lanes:
     )
 
 
-def solve_lanes(T: Tables, block: Block, template) -> _Lanes:
+def solve_lanes(T: Tables, block: Block, template, refine=True) -> _Lanes:
+    """Amplitudes and residuals of every lane.
+
+    Unrefined normal equations leave a gradient that is wrong by 5e-16 sigma for each
+    sigma of signal in a sample (2e-16 once refined): 5e-10 sigma at 1e6 sigma.
+    """
     d = block.d - _model(T, block.t, template)
     if block.w is None and block.invN is None:
         return _solve_whitened(T, d)
-    return _solve_weighted(T, d, block.w, block.invN)
+    return _solve_weighted(T, d, block.w, block.invN, refine)
 
 
 def fixed_and_free(T: Tables, t, s, template):
@@ -189,9 +204,10 @@ def fixed_and_free(T: Tables, t, s, template):
 
 
 def _tile_value_gradient(template, T: Tables, block: Block):
-    lanes = solve_lanes(T, block, template)
+    lanes = solve_lanes(T, block, template, refine=False)
     columns = fixed_and_free(T, block.t, lanes.s, template)
-    value = 0.5 * jnp.sum(lanes.Nr * lanes.r)
+    # As a product of vectors: a plain sum of products takes twice the time.
+    value = 0.5 * _dot(lanes.Nr.ravel(), lanes.r.ravel())
     G = _dot(lanes.Nr, columns.T)
     gradient = -jnp.sum(T.dA * G, (1, 2))
     if template:
@@ -270,19 +286,6 @@ def _bending(T: Tables, lanes: _Lanes, block: Block, template):
     return out
 
 
-def over_tiles(tile_function, T: Tables, block: Block):
-    """Run a function of one tile over the tiles of one block: `(tile, k)`."""
-    ntile = block.pool.shape[0]
-
-    def split(x):
-        lanes = x.shape[-1] // ntile
-        return jnp.moveaxis(x.reshape(*x.shape[:-1], ntile, lanes), -2, 0)
-
-    parts = jax.tree.map(split, block._replace(pool=None))
-    rows = jax.tree.map(lambda table: table[block.pool], T)
-    return jax.vmap(tile_function)(rows, parts)
-
-
 def block_value_gradient(T: Tables, block: Block, template=()):
     r"""Value and gradient of every tile of one block, in one pass.
 
@@ -306,7 +309,7 @@ def block_value_gradient(T: Tables, block: Block, template=()):
     def tile(T, block):
         return _tile_value_gradient(template, T, block)
 
-    return over_tiles(tile, T, block)
+    return sums_over_tiles(tile, T, block)
 
 
 def block_curvature(T: Tables, block: Block, template=()):
@@ -332,4 +335,4 @@ def block_curvature(T: Tables, block: Block, template=()):
     def tile(T, block):
         return _tile_curvature(template, T, block)
 
-    return over_tiles(tile, T, block)
+    return sums_over_tiles(tile, T, block)

@@ -5,13 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from distsep.inference.likelihood import (
-    Block,
-    Tables,
-    over_tiles,
-    solve_lanes,
-    tangents,
-)
+from distsep.inference.likelihood import Block, Tables, solve_lanes, tangents
+from distsep.inference.tiles import over_tiles
 
 
 class WithCovariance(NamedTuple):
