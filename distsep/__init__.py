@@ -1,14 +1,31 @@
-"""distsep: distributed component separation of maps of the microwave sky."""
+"""distsep: distributed component separation of maps of the microwave sky.
 
-import jax
+What it offers is listed in `api.py`, and is imported when it is first asked for:
+`distsep --help` need not wait for JAX and sympy.
+"""
 
-jax.config.update("jax_enable_x64", True)
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
 
-from distsep.data.observation import Observation  # noqa: E402
-from distsep.data.result import Result  # noqa: E402
-from distsep.flow import separate  # noqa: E402
-from distsep.model.components import Component  # noqa: E402
-from distsep.model.instrument import Instrument, instrument  # noqa: E402
-from distsep.model.laws import *  # noqa: E402, F403
-from distsep.model.mixing import MixingMatrix  # noqa: E402
-from distsep.model.terms import Dipole, Monopole, Regional, Template  # noqa: E402
+# Everything is computed in float64.
+if "jax" in sys.modules:
+    sys.modules["jax"].config.update("jax_enable_x64", True)
+else:
+    os.environ["JAX_ENABLE_X64"] = "1"  # JAX reads it when it is imported
+
+if TYPE_CHECKING:
+    from distsep.api import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("_"):
+        api = importlib.import_module("distsep.api")
+        if name in api.__all__:
+            return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *importlib.import_module("distsep.api").__all__]
