@@ -50,15 +50,38 @@ def _root(x):
     # A band that no sample of the tile observed is a row of zeros.
     scale = jnp.where(scale > 0, scale, 1.0)
     shift = 11 * n * (n + m) * eps
-    T = jnp.linalg.cholesky(gram / jnp.outer(scale, scale) + shift * eye)
-    T = scale[:, None] * T
-    y = jax.scipy.linalg.solve_triangular(T, x, lower=True)
-    S = jnp.linalg.cholesky(_gram(y) + n * eps * eye)
-    return (T @ S).T
+    T, inverse = _cholesky(gram / jnp.outer(scale, scale) + shift * eye)
+    y = _dot(inverse / scale, x)
+    S, _ = _cholesky(_gram(y) + n * eps * eye)
+    return (_dot(scale[:, None] * T, S)).T
+
+
+def _cholesky(m):
+    """Factor L of a small matrix, and L^-1: column by column, in plain operations.
+
+    Not by LAPACK: thousands of small calls from inside a sharded program are slow, and
+    were seen to lock up.
+    """
+    n = len(m)
+    row = jnp.arange(n)
+    L, rest = jnp.zeros_like(m), m
+    inverse = jnp.eye(n)
+    for j in range(n):
+        column = jnp.where(row >= j, rest[:, j], 0.0) * jax.lax.rsqrt(rest[j, j])
+        L = L.at[:, j].set(column)
+        rest = rest - jnp.outer(column, column)
+        top = inverse[j] / column[j]
+        inverse = inverse - jnp.where(row > j, column, 0.0)[:, None] * top
+        inverse = inverse.at[j].set(top)
+    return L, inverse
+
+
+def _dot(a, b):
+    return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _gram(x):
-    return jnp.dot(x, x.T, precision=jax.lax.Precision.HIGHEST)
+    return _dot(x, x.T)
 
 
 def merge_roots(roots: np.ndarray, first: np.ndarray) -> np.ndarray:
