@@ -204,7 +204,21 @@ def set_up(
         terms.band_rows,
         terms.regional,
     )
+    _check_instrument(bands, parameters, len(header.instrument.bands))
     return Problem(mixing, terms, parameters, where, plan, model, ncolumn)
+
+
+def _check_instrument(bands: Mapping, parameters: Parameters, nband: int) -> None:
+    """Refuse a gain or an angle common to all bands: the amplitudes absorb it."""
+    for kind in ("calibration", "angle"):
+        mine = [k.startswith(f"{kind}.") for k in parameters.kinds]
+        known = parameters.prior_precision[np.array(mine, bool)[parameters.kind]]
+        if len(set(bands[kind] or ())) == nband and not known.any():
+            raise ValueError(
+                f"`separate({kind}=...)`: all {nband} bands are free, and what they "
+                "have in common is degenerate with the amplitudes. Leave one band out "
+                "as the reference, or give `priors`."
+            )
 
 
 def _amplitude_unit(component: Any, own: str, wanted: str) -> tuple[str, float]:

@@ -17,6 +17,7 @@ from distsep.inference.objective import Objective, Point
 # Of the largest eigenvalue, with a unit diagonal: below is the null space. The matrix
 # is summed from residuals, so a degenerate direction comes out at 1e-20 or less.
 NULL = 1e-11
+_ROUNDING = 1e-9
 # Above this many coefficients (regions) conjugate gradients take over.
 LARGEST_DENSE = 3000
 
@@ -44,6 +45,7 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
         The solution; no parameter but the linear ones is looked at.
 
     Raises:
+        ValueError: a coefficient multiplies zero in every sample.
         RuntimeError: conjugate gradients did not converge.
 
     Communication: none; the point holds sums over all ranks.
@@ -56,11 +58,20 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
     matrix = objective.matrix(point, False)[linear][:, linear]
     gradient = objective.gradient(point)[linear]
     before = point.x[linear]
+    empty = linear[matrix.diagonal() <= 0]
+    if len(empty):
+        names = ", ".join(objective.parameters.names[i] for i in empty[:5])
+        raise ValueError(
+            f"`separate(global_terms=...)`: {names} multiplies zero in every observed "
+            "sample: its coefficient cannot be found. Leave it out."
+        )
     if len(linear) > LARGEST_DENSE:
         return GlobalSolution(
             before - _conjugate_gradients(matrix, gradient), np.zeros((len(linear), 0))
         )
     M = matrix.toarray()
+    inside = _absorbed(objective, point.x)[linear]
+    M[inside] = M[:, inside] = 0.0
     null = null_space(M)
     # The null directions get a weight of their own: the rest is solved as it is.
     filled = M + np.trace(M) / len(M) * null @ null.T
@@ -71,6 +82,19 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
     step = lx.linear_solve(operator, jnp.asarray(-gradient), solver).value
     alpha = before + np.asarray(step)
     return GlobalSolution(alpha - null @ (null.T @ alpha), null)
+
+
+def _absorbed(objective: Objective, x: np.ndarray) -> np.ndarray:
+    """Find the coefficients that the amplitudes absorb whole: only rounding is left."""
+    tables = objective.model.tables(x)
+    phi, Q = np.asarray(tables.phi), np.asarray(tables.Q)
+    left = phi - np.einsum("prc,psc,pgs->pgr", Q, Q, phi)
+    share = np.zeros(objective.parameters.number)
+    norm = np.maximum(np.linalg.norm(phi, axis=2), 1e-300)
+    mine = objective.index[:, objective.model.nkind :]
+    np.maximum.at(share, mine, np.linalg.norm(left, axis=2) / norm)
+    free = objective.parameters.prior_precision == 0
+    return (share < _ROUNDING) & free
 
 
 def null_space(M: np.ndarray) -> np.ndarray:
@@ -123,8 +147,11 @@ def describe_null(null, names, phi, A, component_names) -> str | None:
     columns, *_ = np.linalg.lstsq(A, phi.T @ null, rcond=None)
     share = (np.abs(columns) * np.linalg.norm(A, axis=0)[:, None]).max(1)
     total = np.linalg.norm(phi.T @ null, axis=0).max()
+    alone = total < 1e-6 * np.linalg.norm(phi)  # they cancel by themselves
     partners = [
-        n for n, x in zip(component_names, share, strict=True) if x > 0.05 * total
+        n
+        for n, x in zip(component_names, share, strict=True)
+        if x > 0.05 * total and not alone
     ]
     shown = ", ".join(which[:8]) + (
         f" and {len(which) - 8} more" if len(which) > 8 else ""

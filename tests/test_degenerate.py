@@ -1,0 +1,208 @@
+"""Requests that are degenerate or unphysical are named; nothing returns 1e16."""
+
+import dense
+import numpy as np
+import pytest
+
+import distsep
+
+NU = np.array([40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0])
+NSIDE, NPIX = 2, 48
+LAWS = [distsep.CMB(), distsep.Dust(150.0, temp=20.0), distsep.Synchrotron(20.0)]
+DEPTH = 0.5
+
+
+def observation(laws=3, extra=0.0, seed=1, depth=DEPTH, **more):
+    rng = np.random.default_rng(seed)
+    A = dense.emission(NU, 1.54, 20.0, -3.0)[:, :laws]
+    s = rng.normal(size=(laws, 2, NPIX)) * np.array([20, 30, 300])[:laws, None, None]
+    d = np.einsum("fc,csp->fsp", A, s) + extra
+    d += depth * rng.normal(size=d.shape)
+    return distsep.Observation(
+        d,
+        distsep.Instrument(NU),
+        stokes="QU",
+        nside=NSIDE,
+        noise_variance=np.full((len(NU), 1, 1), depth**2),
+        **more,
+    )
+
+
+def fit(laws=LAWS, obs=None, **more):
+    obs = obs or observation(len(laws))
+    return distsep.separate(laws, obs, solver="newton", **more)
+
+
+def all_small(result):
+    """Every number of a result is finite and of the size of the data."""
+    assert np.nanmax(np.abs(result.amplitudes)) < 1e5
+    values = [v for v, _ in result.global_terms.values()]
+    assert np.isfinite(values).all()
+    assert np.abs(values).max(initial=0) < 1e5
+
+
+def test_two_components_of_one_law_are_named():
+    twin = distsep.Dust(150.0, temp=20.0, beta_d=1.54, name="Twin")
+    laws = [distsep.CMB(), distsep.Dust(353.0, temp=20.0, beta_d=1.54), twin]
+    with pytest.raises(ValueError, match=r"Dust and Twin have the same emission law"):
+        fit(laws)
+
+
+def test_two_components_that_start_alike_are_named():
+    """Their indices are free, but at one value the amplitudes are degenerate."""
+    twin = distsep.Dust(150.0, temp=20.0, name="Twin")
+    with pytest.raises(ValueError, match=r"Dust and Twin .*start them apart"):
+        fit([*LAWS, twin], observation())
+
+
+def test_a_law_that_is_a_sum_of_others_is_named():
+    both = distsep.Component("1 + (nu/100)**2", name="Both", unit="K_CMB")
+    square = distsep.Component("(nu/100)**2", name="Square", unit="K_CMB")
+    with pytest.raises(ValueError, match="CMB and Both and Square have the same"):
+        fit([distsep.CMB(), both, square])
+
+
+def test_more_components_than_bands():
+    laws = [
+        *LAWS,
+        *(
+            distsep.Component(f"(nu/100)**{n}", name=f"X{n}", unit="K_CMB")
+            for n in range(1, 7)
+        ),
+    ]
+    with pytest.raises(ValueError, match="no pixel has the 9 bands that 9 amplitudes"):
+        fit(laws, observation())
+
+
+@pytest.mark.parametrize("kind", ["calibration", "angle"])
+def test_all_bands_free_without_reference(kind):
+    bands = [f"{nu:g}" for nu in NU]
+    with pytest.raises(ValueError, match=f"{kind}=.*all 7 bands are free.*reference"):
+        fit(**{kind: bands})
+
+
+def test_one_prior_is_a_reference():
+    bands = [f"{nu:g}" for nu in NU]
+    result = fit(calibration=bands, priors={"calibration.90": (1.0, 0.01)})
+    assert result.converged
+    all_small(result)
+
+
+def test_a_template_that_is_zero():
+    zero = distsep.Template(np.zeros(NPIX), bands=["40"], name="none")
+    with pytest.raises(ValueError, match="Template.name='none'.* is zero everywhere"):
+        fit(global_terms=[zero])
+
+
+def test_a_template_that_is_zero_where_observed():
+    m = np.zeros(NPIX)
+    m[0] = 1.0
+    obs = observation(observed=np.arange(NPIX) > 3)
+    terms = [distsep.Template(m, bands=["40"], name="away", stokes="Q")]
+    for reduce in (True, False):
+        with pytest.raises(ValueError, match=r"away\.40 multiplies zero"):
+            fit(obs=obs, global_terms=terms, reduce=reduce)
+
+
+@pytest.mark.parametrize("reduce", [True, False])
+def test_a_template_that_is_cmb(reduce):
+    """One coefficient for all bands: the CMB amplitudes are exactly that."""
+    m = np.random.default_rng(3).normal(size=NPIX)
+    terms = [
+        distsep.Template(m, common=True, stokes="Q", name="like CMB"),
+        distsep.Monopole(bands=["90"]),
+    ]
+    result = fit(global_terms=terms, reduce=reduce)
+    all_small(result)
+    (words,) = [w for w in result.warnings if "degenerate" in w]
+    assert "like CMB: 1 direction is degenerate with the amplitudes of CMB" in words
+    value, error = result.global_terms["like CMB"]
+    assert value == pytest.approx(0, abs=1e-9)
+    assert np.isnan(error)
+    plain = fit(global_terms=terms[1:], reduce=reduce)
+    np.testing.assert_allclose(result.amplitudes, plain.amplitudes, atol=1e-6)
+    for name, sigma in plain.sigma.items():
+        assert result.sigma[name] == pytest.approx(sigma, rel=1e-6)
+
+
+def test_monopoles_of_all_bands():
+    """Three null directions a Stokes parameter, the solution of minimum norm."""
+    truth = 1.0 + np.arange(7.0)
+    obs = observation(extra=truth[:, None, None])
+    result = fit(obs=obs, global_terms=[distsep.Monopole()])
+    assert result.converged
+    all_small(result)
+    (words,) = [w for w in result.warnings if "degenerate" in w]
+    assert "monopole.40.Q" in words
+    assert "6 directions" in words
+    assert "CMB, Dust, Synchrotron" in words
+    assert "minimum norm" in words
+    A = dense.emission(
+        NU,
+        result.parameters["Dust.beta_d"],
+        20.0,
+        result.parameters["Synchrotron.beta_pl"],
+    )
+    values = np.array([float(v) for v, _ in result.global_terms.values()]).reshape(7, 2)
+    errors = np.array([float(e) for _, e in result.global_terms.values()]).reshape(7, 2)
+    np.testing.assert_allclose(A.T @ values, 0, atol=1e-6)
+    # What can be estimated is: the part across the laws, within its errors.
+    across = truth - A @ np.linalg.lstsq(A, truth, rcond=None)[0]
+    assert (np.abs(values - across[:, None]) < 5 * errors).all()
+    assert errors.max() < DEPTH
+
+
+def test_two_equal_templates_share():
+    m = np.random.default_rng(3).normal(size=NPIX)
+    obs = observation(extra=np.outer(np.eye(7)[2], 0.8 * m)[:, None])
+    terms = [
+        distsep.Template(m, bands=["90"], name=name, common=True, stokes="Q")
+        for name in ("one", "two")
+    ]
+    result = fit(obs=obs, global_terms=terms)
+    all_small(result)
+    (one, _), (two, _) = result.global_terms.values()
+    assert one == pytest.approx(two, rel=1e-9)
+    assert one + two == pytest.approx(0.8, abs=0.5)
+    (words,) = [w for w in result.warnings if "degenerate" in w]
+    assert "one.90, two.90: 1 direction is degenerate with one another" in words
+
+
+def test_monopoles_inside_a_free_map():
+    """One component: a monopole of all bands in its law is its own monopole."""
+    truth = np.arange(7.0)
+    obs = observation(1, extra=truth[:, None, None])
+    result = fit(LAWS[:1], obs, global_terms=[distsep.Monopole(stokes="Q")])
+    all_small(result)
+    (words,) = [w for w in result.warnings if "degenerate" in w]
+    assert "1 direction is degenerate with the amplitudes of CMB" in words
+    values = np.array([float(v) for v, _ in result.global_terms.values()])
+    assert values.sum() == pytest.approx(0, abs=1e-8)
+    np.testing.assert_allclose(values, truth - truth.mean(), atol=5 * DEPTH / 48**0.5)
+
+
+def test_a_prior_contradicted_by_ten_sigma():
+    free = fit()
+    name = "Synchrotron.beta_pl"
+    best, sigma = float(free.parameters[name]), float(free.sigma[name])
+    assert not any("contradict" in w for w in free.warnings)
+    for std in (0.1 * sigma, sigma, 10 * sigma):
+        off = 10 * np.hypot(sigma, std)
+        held = fit(priors={name: (best + off, std)})
+        (words,) = [w for w in held.warnings if "contradict" in w]
+        assert f"{name} by " in words
+        said = float(words.split(" by ")[1].split()[0])
+        assert said == pytest.approx(10, abs=2.5)  # the likelihood is not a Gaussian
+        fine = fit(priors={name: (best + off / 10, std)})
+        assert not any("contradict" in w for w in fine.warnings)
+
+
+def test_an_index_too_uncertain_is_said():
+    faint = fit(obs=observation(depth=150.0))
+    sigma = faint.sigma["Synchrotron.beta_pl"]
+    assert sigma > 0.3 or np.isnan(sigma)
+    assert any(
+        "beta_pl" in w and ("not known to hold" in w or "indefinite" in w)
+        for w in faint.warnings
+    )
+    assert not any("not known to hold" in w for w in fit().warnings)
