@@ -363,6 +363,13 @@ def test_expm1_and_log1p_stay_stable():
     assert float(second) == pytest.approx(0, abs=1e-15)
 
 
+def test_the_kink_of_abs_has_no_curvature():
+    law = Component("abs(nu - a)", unit="K_RJ")
+    first = law.derivative([90.0, 110.0], "K_RJ", a=100.0)["a"]
+    np.testing.assert_array_equal(first, [1.0, -1.0])
+    assert (law.second_derivative([90.0, 110.0], "K_RJ", a=100.0)["a", "a"] == 0).all()
+
+
 def test_amplitude_is_at_nu0_in_the_unit_asked_for():
     law = Component("(nu/nu0)**beta", nu0=23.0)
     assert law.amplitude_unit == "K_CMB"

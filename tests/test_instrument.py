@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import shared_file
 
-from distsep.model import Instrument, instrument, presets
+from distsep.model import Dust, Instrument, instrument, presets
 from distsep.model.lines import CO_LINES
+from distsep.model.nodes import compress
 from distsep.model.units import MAP_UNITS, compton_law, conversion
 
 HFI = (100, 143, 217, 353, 545, 857)
@@ -58,6 +59,38 @@ def test_real_bandpasses_stay_finite(hfi):
         for law in (*MAP_UNITS, "y_SZ"):
             assert np.isfinite(quadrature.weights(law)).all()
         np.testing.assert_allclose(quadrature.integral(unit), 1, rtol=1e-12)
+
+
+def test_fewer_nodes_integrate_as_all_samples(hfi):
+    quadrature = hfi.quadrature()
+    assert quadrature.nu.shape[1] < 500 < 12000 < len(hfi.bandpass[0][0])
+    dust = Dust(353.0, temp=19.0, beta_d=1.6)
+    laws = {
+        "dust": lambda nu: np.asarray(dust.sed(nu, "MJy/sr")),
+        "synchrotron": lambda nu: conversion("K_RJ", "MJy/sr", nu) * nu**-3.1,
+        "moment": lambda nu: np.log(nu / 353) ** 2 * nu**3.5 * np.exp(-nu / 400),
+    }
+    found = quadrature.weights("MJy/sr")
+    for law in laws.values():
+        for b, (nu, tau) in enumerate(hfi.bandpass):
+            exact = np.trapezoid(tau * law(nu), nu)
+            exact /= np.trapezoid(tau * conversion("K_CMB", "MJy/sr", nu), nu)
+            total = np.sum(found[b] * law(quadrature.nu[b]))
+            assert total == pytest.approx(exact, rel=1e-9)
+
+
+def test_nodes_of_short_and_of_strange_tables():
+    nu = np.linspace(90.0, 110.0, 150)
+    same = compress(nu, nu)
+    assert same[0] is nu
+    rng = np.random.default_rng(1)
+    nu = np.sort(rng.uniform(50, 200, 2000))
+    for weight in (rng.standard_normal(2000), np.where(nu > 100, 1.0, 0.0)):
+        nodes, weights = compress(nu, weight)
+        assert len(nodes) <= len(nu)
+        for power in range(6):
+            x, y = (nodes / 100) ** power, (nu / 100) ** power
+            assert weights @ x == pytest.approx(weight @ y, rel=1e-9, abs=1e-9)
 
 
 def test_response_rj_is_tau_over_nu2():

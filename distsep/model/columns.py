@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from distsep.model.components import Law
+from distsep.model.law import Law
 from distsep.model.quadrature import Quadrature
 
 Source = int | float

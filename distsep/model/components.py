@@ -5,42 +5,19 @@ one unit (`unit`); the amplitude is the brightness at `nu0`, in `amplitude_unit`
 The predefined laws are in `laws.py`, spectral lines in `lines.py`.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from distsep.model import units
 from distsep.model.formula import Formula, compile_formula, parse
+from distsep.model.law import Law, pair
 from distsep.model.mistakes import Real, is_number, number_mistakes, start_mistakes
 from distsep.model.quadrature import Quadrature
 from distsep.model.syntax import FormulaError
 from distsep.model.tables import TableData
-
-Bounds = tuple[float, float]
-UNBOUNDED: Bounds = (-math.inf, math.inf)
-
-
-class Law(NamedTuple):
-    """Values of an emission law, and of its derivatives by names of parameters.
-
-    Derivatives that vanish identically are left out; of two equal mixed derivatives
-    only one is there.
-    """
-
-    value: Array
-    first: dict[str, Array]
-    second: dict[tuple[str, str], Array]
-
-    def map(self, function: Callable[[Array], Array]) -> "Law":
-        """The same law with a linear function applied to everything."""
-        return Law(
-            function(self.value),
-            {name: function(x) for name, x in self.first.items()},
-            {pair: function(x) for pair, x in self.second.items()},
-        )
 
 
 class Component:
@@ -316,11 +293,3 @@ def _name_mistakes(
         for key in given
         if key not in known
     ]
-
-
-def pair(bounds: Any) -> Bounds:
-    """Bounds as two numbers; None is unbounded."""
-    if bounds is None:
-        return UNBOUNDED
-    lower, upper = bounds
-    return float(lower), float(upper)

@@ -3,8 +3,8 @@
 from typing import Any
 
 from distsep.model.components import Component
-from distsep.model.law import law
 from distsep.model.mistakes import Real
+from distsep.model.predefined import law
 
 # B_nu(temp) / nu^3, relative to nu0, in a form that overflows at no frequency.
 _PLANCK_RATIO = (

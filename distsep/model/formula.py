@@ -20,7 +20,14 @@ from typing import Any, NamedTuple
 import sympy
 from sympy.codegen.cfunctions import expm1, log1p
 
-from distsep.model.syntax import FormulaError, short, syntax_tree
+from distsep.model.syntax import (
+    FormulaError,
+    Number,
+    exact,
+    is_small,
+    short,
+    syntax_tree,
+)
 from distsep.model.tables import TableData
 from distsep.model.units import H_OVER_K, T_CMB
 
@@ -28,10 +35,7 @@ MAX_NODES = 400
 MAX_DEPTH = 80
 MAX_EXPONENT = 20
 MAX_NESTED_POWERS = 3
-_SMALL = 1000  # numerators and denominators that stay exact
 _LARGEST = 10**4  # of a number that the algebra may produce from them
-
-Number = int | Fraction | float
 
 
 class Table(sympy.Function):
@@ -144,9 +148,13 @@ def compile_formula(
         if order > 1
     }
     second = {pair: e for pair, e in second.items() if e != 0}
+    arguments = [NU, *map(symbol, formula.names), *(s for s, _ in formula.constants)]
+    # Of abs, the second derivative is taken as 0, also where it has its kink.
+    outputs = [expression, *first.values(), *second.values()]
+    outputs = [e.replace(sympy.DiracDelta, lambda *_: sympy.S.Zero) for e in outputs]
     function = sympy.lambdify(
-        [NU, *map(symbol, formula.names), *(s for s, _ in formula.constants)],
-        [expression, *first.values(), *second.values()],
+        arguments,
+        outputs,
         modules=[{} if table is None else {"Table": table.curve}, "jax"],
         cse=True,
     )
@@ -250,7 +258,7 @@ class _Translator:
         if isinstance(left, sympy.Expr) or isinstance(right, sympy.Expr):
             left, right = self.expression(left), self.expression(right)
         else:
-            left, right = _exact(left), _exact(right)
+            left, right = exact(left), exact(right)
         if isinstance(node.op, ast.Div) and right == 0:
             raise self.refuse("it divides by zero")
         return apply(left, right)
@@ -302,7 +310,7 @@ class _Translator:
         self.finite(lambda: float(result))
         if isinstance(result, Fraction) and result.denominator == 1:
             result = int(result)
-        if isinstance(result, float) or _is_small(result):
+        if isinstance(result, float) or is_small(result):
             return result
         return float(result)
 
@@ -310,8 +318,8 @@ class _Translator:
         """A number as an exact rational if it is small, else as its symbol."""
         if isinstance(value, sympy.Expr):
             return value
-        value = _exact(value)
-        if not isinstance(value, float) and _is_small(value):
+        value = exact(value)
+        if not isinstance(value, float) and is_small(value):
             return sympy.Rational(value.numerator, value.denominator)
         return self.constant(float(value))
 
@@ -321,15 +329,3 @@ class _Translator:
             name = f"c_{len(self.constants)}"
             self.constants[value] = sympy.Symbol(name, real=True)
         return self.constants[value]
-
-
-def _exact(value: Number) -> Number:
-    """Integers and short decimals as they are meant: 0.5 is one half."""
-    if isinstance(value, float):
-        fraction = Fraction(value).limit_denominator(_SMALL)
-        return fraction if float(fraction) == value and _is_small(fraction) else value
-    return Fraction(value)
-
-
-def _is_small(value: int | Fraction) -> bool:
-    return max(abs(value.numerator), value.denominator) <= _SMALL

@@ -1,38 +1,38 @@
-"""How a predefined emission law is built: a formula, its starts and bounds."""
+"""Law: values of an emission law and of its derivatives."""
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from distsep.model.components import Component
+from jax import Array
 
-_TEMPERATURE = (1.0, 1000.0)
-_BOUNDS = {
-    "temp": _TEMPERATURE,
-    "temp_1": _TEMPERATURE,
-    "temp_2": _TEMPERATURE,
-    "f_1": (0.0, 1.0),
-    "Te": (10.0, 1e6),
-    "nu_peak": (0.1, 1e4),
-    "width": (0.01, 10.0),
-}
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-math.inf, math.inf)
 
 
-def law(
-    expression: str,
-    values: Mapping[str, Any],
-    starts: Mapping[str, float],
-    options: Mapping[str, Any],
-    **keywords: Any,
-) -> Component:
-    """A component with the starts of its law, unless the caller has others."""
-    options = dict(options)
-    bounds = {n: b for n, b in _BOUNDS.items() if n in values}
-    return Component(
-        expression,
-        fixed=values,
-        defaults={n: starts[n] for n in values if n in starts}
-        | dict(options.pop("defaults", None) or {}),
-        bounds=bounds | dict(options.pop("bounds", None) or {}),
-        **keywords,
-        **options,
-    )
+def pair(bounds: Any) -> Bounds:
+    """Bounds as two numbers; None is unbounded."""
+    if bounds is None:
+        return UNBOUNDED
+    lower, upper = bounds
+    return float(lower), float(upper)
+
+
+class Law(NamedTuple):
+    """Values of an emission law, and of its derivatives by names of parameters.
+
+    Derivatives that vanish identically are left out; of two equal mixed derivatives
+    only one is there.
+    """
+
+    value: Array
+    first: dict[str, Array]
+    second: dict[tuple[str, str], Array]
+
+    def map(self, function: Callable[[Array], Array]) -> "Law":
+        """The same law with a linear function applied to everything."""
+        return Law(
+            function(self.value),
+            {name: function(x) for name, x in self.first.items()},
+            {pair: function(x) for pair, x in self.second.items()},
+        )

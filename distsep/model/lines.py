@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distsep.model import units
-from distsep.model.components import Bounds, Law, pair
+from distsep.model.law import Bounds, Law, pair
 from distsep.model.mistakes import Real, number_mistakes, start_mistakes
 from distsep.model.quadrature import Quadrature
 

@@ -17,9 +17,10 @@ from jax import Array
 
 from distsep.model import units
 from distsep.model.columns import Columns, Source, columns, shifted_columns
-from distsep.model.components import UNBOUNDED, Bounds
 from distsep.model.instrument import Instrument
+from distsep.model.law import UNBOUNDED, Bounds
 from distsep.model.mistakes import number_mistakes, start_mistakes, unknown_names
+from distsep.model.rows import multiply_rows, row_factors, times
 
 STOKES = ("I", "QU", "IQU")
 _BATCH = 2_000_000  # samples of bandpasses times pools in memory at once
@@ -192,14 +193,6 @@ class MixingMatrix:
         places = [self.names.index(f"{kind}.{band}") for band in bands]
         return places, [self.instrument.index(band) for band in bands]
 
-    def _scatter(self, kind: str, neutral: float, values: Array) -> Array:
-        """One number per band: its parameter, or `neutral` (freq,)."""
-        places, rows = self._places(kind)
-        result = jnp.full(len(self.instrument.nu), neutral)
-        if not places:
-            return result
-        return result.at[np.array(rows)].set(values[np.array(places)])
-
     def _columns(self, values: Array, order: int = 2) -> Columns:
         arguments = (self.components, self._sources, self._quadrature, values)
         places, rows = self._places("band_shift")
@@ -208,39 +201,23 @@ class MixingMatrix:
         return shifted_columns(*arguments, places, rows, order)
 
     def _rows(self, values: Array) -> Array:
-        """What multiplies each row: (freq, stokes, stokes), or (freq, 1, 1)."""
-        gain = self._scatter("calibration", 1.0, values)
-        if not self.joint:
-            return gain[:, None, None]
-        psi = self._scatter("angle", 0.0, values)
-        c, s = jnp.cos(2 * psi), jnp.sin(2 * psi)
-        rotation = jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
-        if self.stokes == "IQU":
-            rotation = jnp.pad(rotation, ((0, 0), (1, 0), (1, 0)))
-            rotation = rotation.at[:, 0, 0].set(1)
-        return gain[:, None, None] * rotation
+        gains, angles = self._places("calibration"), self._places("angle")
+        stokes = self.stokes if self.joint else None
+        return row_factors(values, len(self.instrument.nu), gains, angles, stokes)
 
     def _pool(self, values: Array) -> tuple[Array, Array, Array]:
         """A, dA, d2A for one set of parameters (K,)."""
         A, dA, d2A = self._columns(values).dense(len(self.names))
         if not (self._per_band["calibration"] or self.joint):
             return A, dA, d2A
-        M = self._rows(values)
-        dM = jnp.moveaxis(jax.jacfwd(self._rows)(values), -1, 0)
-        d2M = jnp.moveaxis(jax.jacfwd(jax.jacfwd(self._rows))(values), (-2, -1), (0, 1))
-        mixed = _product(dM[:, None], dA[None, :])
-        return (
-            _product(M, A),
-            _product(M, dA) + _product(dM, A),
-            _product(M, d2A) + mixed + jnp.swapaxes(mixed, 0, 1) + _product(d2M, A),
-        )
+        return multiply_rows(self._rows, values, A, dA, d2A)
 
     def _pool_value(self, values: Array) -> Array:
         """A for one set of parameters (K,)."""
         A = self._columns(values, order=0).value
         if not (self._per_band["calibration"] or self.joint):
             return A
-        return _product(self._rows(values), A)
+        return times(self._rows(values), A)
 
     # ------------------------------------------------------------ all pools
 
@@ -325,10 +302,3 @@ class MixingMatrix:
         if values.ndim == 2:
             return function(values)
         return function(values[None])[0]
-
-
-def _product(M: Array, A: Array) -> Array:
-    """(..., freq, stokes, stokes) times (..., freq, comp), rows and columns joined."""
-    product = jnp.einsum("...fst,...fc->...fsct", M, A)
-    *lead, nf, ns, nc, nt = product.shape
-    return product.reshape(*lead, nf * ns, nc * nt)

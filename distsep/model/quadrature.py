@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distsep.model import units
+from distsep.model.nodes import compress
 
 RESPONSES = ("intensity", "RJ", "weights")
 """What a transmission multiplies: the intensity; the Rayleigh-Jeans temperature (that
@@ -28,7 +29,7 @@ class Quadrature:
 
     Attributes:
         nu: Sample frequencies [GHz], (freq, sample); short tables are padded.
-        width: Transmission times trapezoid width, (freq, sample); 0 in the padding.
+        width: Transmission times width, (freq, sample); 0 in the padding.
         tables: (nu, transmission) of each band, None where it is a single frequency.
         bands: Names of the bands.
         nominal: Nominal frequency of each band [GHz], (freq,).
@@ -53,9 +54,11 @@ class Quadrature:
         response: tuple[str, ...],
         unit: str,
     ) -> "Quadrature":
-        """Trapezoid rule on ragged tables."""
+        """Trapezoid rule on ragged tables, long ones with fewer nodes."""
         points = [
-            (nominal[i : i + 1], np.ones(1)) if t is None else (t[0], t[1] * _widths(t))
+            (nominal[i : i + 1], np.ones(1))
+            if t is None
+            else compress(t[0], t[1] * _widths(t))
             for i, t in enumerate(tables)
         ]
         longest = max(len(nu) for nu, _ in points)

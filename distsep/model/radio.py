@@ -3,8 +3,8 @@
 from typing import Any
 
 from distsep.model.components import Component
-from distsep.model.law import law
 from distsep.model.mistakes import Real
+from distsep.model.predefined import law
 from distsep.model.tables import TableData
 
 

@@ -1,10 +1,14 @@
-"""Text of a formula -> Python's syntax tree, within limits. Nothing is evaluated."""
+"""Text of a formula -> Python's syntax tree, within limits; its numbers."""
 
 import ast
 import warnings
+from fractions import Fraction
 
 MAX_LENGTH = 2000
 MAX_PARENTHESES = 40
+_SMALL = 1000  # numerators and denominators that stay exact
+
+Number = int | Fraction | float
 
 
 class FormulaError(ValueError):
@@ -55,3 +59,16 @@ def _depth(text: str) -> int:
 def short(text: str) -> str:
     """The formula as it is quoted in an error."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def exact(value: Number) -> Number:
+    """Integers and short decimals as they are meant: 0.5 is one half."""
+    if isinstance(value, float):
+        fraction = Fraction(value).limit_denominator(_SMALL)
+        return fraction if float(fraction) == value and is_small(fraction) else value
+    return Fraction(value)
+
+
+def is_small(value: int | Fraction) -> bool:
+    """Whether a rational number may stay exact."""
+    return max(abs(value.numerator), value.denominator) <= _SMALL
