@@ -53,7 +53,9 @@ def _root(x):
     T, inverse = _cholesky(gram / jnp.outer(scale, scale) + shift * eye)
     y = _dot(inverse / scale, x)
     S, _ = _cholesky(_gram(y) + n * eps * eye)
-    return (_dot(scale[:, None] * T, S)).T
+    root = _dot(scale[:, None] * T, S).T
+    # A row of zeros stays one: a template that is zero has no data.
+    return jnp.where((jnp.diagonal(gram) > 0)[None, :], root, 0.0)
 
 
 def _cholesky(m):
