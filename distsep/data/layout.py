@@ -7,7 +7,7 @@ are sorted by pool into *lanes*, and lanes into *tiles* of one size that hold on
 only, the rest of a tile being empty. Pure numpy; no sums over samples are taken here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,7 @@ class Pools:
         return np.where(key < 0, -1, np.searchsorted(self.keys, key))
 
 
-def make_pools(keys: Keys, local: Sequence[np.ndarray], allgather: Callable) -> Pools:
+def make_pools(keys: Keys, local: Iterable[np.ndarray], allgather: Callable) -> Pools:
     """Number the keys that any rank has.
 
     Args:
@@ -106,14 +106,14 @@ class Layout:
         tile: Lanes per tile.
         block: Pixels per block.
         index: `(block, lane)` position of the sample in its block, counted over
-            `(group, pixel of the block)`; -1 = an empty lane.
+            `(group, pixel of the block)`; -1 = an empty lane. None: lane by lane.
         pool: `(block, tile)` pool of each tile, ascending; 0 for a tile that is empty.
         empty: `(block, tile)` True where a tile holds no sample.
     """
 
     tile: int
     block: int
-    index: np.ndarray
+    index: np.ndarray | None
     pool: np.ndarray
     empty: np.ndarray
 
@@ -149,6 +149,18 @@ def choose_tile(costs: Sequence[np.ndarray]) -> tuple[int, int]:
     most, total = stacked[:, :, 0].max(0), stacked[:, :, 1].sum(0)
     best = int(np.argmin(total * (np.array(TILES) + TILE_COST)))
     return TILES[best], max(int(most[best]), 1)
+
+
+def lay_out_plainly(npix: int, ngroup: int, block: int, tile: int) -> Layout:
+    """Leave the samples of one pool where they are: every lane is its own sample."""
+    nblocks, ntile = -(-npix // block), ngroup * block // tile
+    pool = np.zeros((nblocks, ntile), np.int32)
+    empty = np.zeros((nblocks, ntile), bool)
+    if nblocks:
+        # Of the last block, the tiles beyond the last pixel.
+        first = (np.arange(ntile) * tile) % block
+        empty[-1] = first >= npix - (nblocks - 1) * block
+    return Layout(tile, block, None, pool, empty)
 
 
 def lay_out(sample_pool: np.ndarray, block: int, tile: int, ntile: int) -> Layout:

@@ -76,7 +76,7 @@ class ObservationWriter:
                 "units": truth.units,
                 "parameters": dict(truth.parameters),
             }
-        self._arrays = arrays
+        self._arrays, self._missing = arrays, False
         self._writer = GroupWriter(
             path,
             "observation",
@@ -112,6 +112,7 @@ class ObservationWriter:
             "weight": part.noise.weight,
             "truth": truth,
         }
+        self._missing |= bool(np.isnan(part.d).any())
         for name in self._arrays:
             if values[name] is None:
                 raise ValueError(
@@ -123,7 +124,7 @@ class ObservationWriter:
     def finish(self) -> None:
         """Write what has no pixels and the mark of completeness.
 
-        Communication: barriers.
+        Communication: an allgather and barriers.
         """
         header = self._header
         nu = np.asarray(header.instrument.nu, float)
@@ -131,7 +132,8 @@ class ObservationWriter:
         if not header.noise.kind.endswith("pixel"):
             dims = NOISE_DIMS[header.noise.kind]
             small["inverse_noise"] = (dims, header.noise.shape, PER_UNIT)
-        self._writer.finish(small=small)
+        missing = any(self._comm.allgather(self._missing))
+        self._writer.finish({"complete_bands": not missing}, small)
 
 
 def save_observation(

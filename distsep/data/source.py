@@ -16,7 +16,7 @@ from distsep.data.observation import Observation
 # Maps of a rank up to this size stay in memory, packed, between passes [bytes].
 RESIDENT = 2**29
 # A part of a streamed store has about this size [bytes].
-PART = 2**26
+PART = 2**24
 
 
 class ArraySource:
@@ -25,8 +25,11 @@ class ArraySource:
     Attributes:
         header: The observation; its instrument, stokes, ... are those of all parts.
         resident: Whether packed samples may stay in memory.
+        complete: Whether every band is known to have observed every pixel.
         number: Number of parts.
     """
+
+    complete = False
 
     def __init__(self, observation: Observation):
         self.header, self.resident, self.number = observation, True, 1
@@ -53,6 +56,7 @@ class StoreSource:
     ):
         self.header, self._used = stored, used
         self._owned = first, last, resident
+        self.complete = used is None and stored.complete
         nf, ns, grid = len(stored.bands), len(stored.stokes), stored.grid
         chunk_bytes = nf * ns * grid.chunk * stored.dtype.itemsize
         self.resident = chunk_bytes * (last - first) <= resident
@@ -96,6 +100,7 @@ class PairSource:
 
     def __init__(self, first: Any, observation: Any):
         self.header, self.resident = first.header, first.resident
+        self.complete = first.complete
         self.number, self._first = first.number, first
         one, other = first.header, observation
         for what in ("nside", "stokes", "coordsys"):

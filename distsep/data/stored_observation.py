@@ -46,10 +46,18 @@ class StoredObservation:
         kinds = {dims: kind for kind, dims in NOISE_DIMS.items()}
         self.noise_kind: str = kinds[dims]
         self.dtype = self._reader.dtype("maps")
+        # Known when it was written: a run need not look for missing bands.
+        self.complete: bool = head.get("complete_bands", False)
         truth = head.get("truth")
         self.truth = truth and Truth(
             tuple(truth["components"]), tuple(truth["units"]), truth["parameters"]
         )
+
+    @property
+    def _shape(self) -> Noise:
+        """The noise, without pixels."""
+        empty = self._reader.read("inverse_noise", 0, 0)
+        return Noise(empty, self.noise_kind)
 
     @property
     def npix(self) -> int:
@@ -89,7 +97,7 @@ class StoredObservation:
         ids = self._reader.read("cell_ids", first, last)
         return Observation.from_canonical(
             d=np.zeros((0, len(self.stokes), len(ids))),
-            noise=Noise(np.zeros((0, len(self.stokes))), "uniform"),
+            noise=self._shape,
             cell_ids=ids,
             grid=self.grid,
             start=min(first * self.grid.chunk, self.grid.npix),

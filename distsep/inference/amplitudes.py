@@ -117,10 +117,13 @@ def _unpack(lanes: np.ndarray, part: Part, ngroup: int) -> np.ndarray:
     """`(block, k, lane)` -> `(k, group, pix)`, NaN where a sample is not used."""
     nblocks, k, _ = lanes.shape
     block = part.layout.block
-    out = np.full((nblocks, k, ngroup * block), np.nan)
-    for b, index in enumerate(part.layout.index):
-        live = np.flatnonzero(index >= 0)
-        out[b][:, index[live]] = lanes[b][:, live]
+    if part.layout.index is None:
+        out = lanes
+    else:
+        out = np.full((nblocks, k, ngroup * block), np.nan)
+        for b, index in enumerate(part.layout.index):
+            live = np.flatnonzero(index >= 0)
+            out[b][:, index[live]] = lanes[b][:, live]
     out = out.reshape(nblocks, k, ngroup, block)
     whole = np.moveaxis(out, 0, 2).reshape(k, ngroup, nblocks * block)
     return whole[..., : part.observation.npix]

@@ -18,7 +18,7 @@ class RawBlock(NamedTuple):
     Attributes:
         d: Maps [uK_CMB]; NaN = not observed in that band.
         t: Templates of the global terms, one map per Stokes group.
-        index: Place of each lane's sample in `(group, pix)`; -1 = empty.
+        index: Place of each lane's sample in `(group, pix)`; -1 = empty. None: as it is.
         pool: Pool of each tile.
         noise_class: Noise class of each tile.
         weight: Weight of each pixel, where the noise has a shape.
@@ -27,7 +27,7 @@ class RawBlock(NamedTuple):
 
     d: Float[Array, "*block row group pix"]
     t: Float[Array, "*block template group pix"]
-    index: Int[Array, "*block lane"]
+    index: Int[Array, "*block lane"] | None
     pool: Int[Array, "*block tile"]
     noise_class: Int[Array, "*block tile"]
     weight: Float[Array, "*block pix"] | None = None
@@ -53,14 +53,13 @@ def pack(whitening: Whitening, raw: RawBlock) -> Block:
 
     Communication: none.
     """
-    empty = raw.index < 0
-    index = jnp.where(empty, 0, raw.index)
 
     def lanes(x):
-        flat = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])[..., index].astype(
-            jnp.float64
-        )
-        return jnp.where(empty, 0.0, flat)
+        flat = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1]).astype(jnp.float64)
+        if raw.index is None:
+            return flat
+        empty = raw.index < 0
+        return jnp.where(empty, 0.0, flat[..., jnp.where(empty, 0, raw.index)])
 
     d = lanes(raw.d)
     seen = ~jnp.isnan(d)

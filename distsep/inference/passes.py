@@ -77,7 +77,7 @@ def raw_blocks(part: Part, joint: bool, padded: int) -> RawBlock:
     return RawBlock(
         d=cut(rows(obs.d, joint), np.nan),
         t=cut(part.templates, 0.0),
-        index=pad(part.layout.index, -1),
+        index=None if part.layout.index is None else pad(part.layout.index, -1),
         pool=pad(part.layout.pool, 0),
         noise_class=pad(part.noise_class, 0),
         weight=weight,

@@ -17,6 +17,7 @@ from distsep.data.layout import (
     Pieces,
     choose_tile,
     lay_out,
+    lay_out_plainly,
     make_pools,
     tile_costs,
 )
@@ -71,23 +72,30 @@ class Plan:
         self._make_key = keys = Keys([*npatch, 1 if white is None else len(white)])
         self._kept: dict[int, np.ndarray] = {}
         parts = range(source.number)
-        self.pools = make_pools(keys, [self._key(i) for i in parts], allgather)
+        self.pools = make_pools(keys, (self._key(i) for i in parts), allgather)
         block = header.grid.block
-        costs = sum(tile_costs(self._sample(i), block) for i in parts)
-        most = np.max([tile_costs(self._sample(i), block)[:, 0] for i in parts], axis=0)
-        costs[:, 0] = most
+        each = [tile_costs(self._sample(i), block) for i in parts]
+        costs = np.sum(each, axis=0)
+        costs[:, 0] = np.max(each, axis=0)[:, 0]
         self._tile, self._ntile = choose_tile(allgather(costs))
-        layouts = [self._layout(i) for i in parts]
+        self._plain = source.complete and self.pools.number == 1
+        self._layouts: list[Layout] = []
+        pool, empty = [], []
+        for i in parts:
+            layout = self._layout(i)
+            pool.append(layout.pool)
+            empty.append(layout.empty)
+            if source.resident:
+                self._layouts.append(layout)
         self.pieces = Pieces(
-            np.concatenate([x.pool for x in layouts]),
-            np.concatenate([x.empty for x in layouts]),
+            np.concatenate(pool),
+            np.concatenate(empty),
             self.pools.number,
             rank,
             allgather,
         )
-        nblocks = allgather(sum(len(x.pool) for x in layouts))
+        nblocks = allgather(sum(len(p) for p in pool))
         self._all_blocks, self._first_block = sum(nblocks), sum(nblocks[:rank])
-        self._layouts = layouts if source.resident else None
 
     def _look(self, ncolumn: int, allgather) -> None:
         """See which bands every sample has: the one look at the maps."""
@@ -95,10 +103,16 @@ class Plan:
         nrow = len(header.instrument.nu) * (len(header.stokes) if joint else 1)
         self.bands = self.few = 0
         self._pattern, self._used, found, noise = [], [], None, None
-        for obs in ahead(self.source.load, range(self.source.number)):
+        whole = self.source.complete
+        look = self.source.pixels if whole else self.source.load
+        for obs in ahead(look, range(self.source.number)):
             noise = obs.noise
             found = found or patterns(noise, joint, self.ngroup)
-            observed = rows(~np.isnan(obs.d), joint)
+            if whole:
+                observed = np.ones((1, 1, 1), bool)
+                observed = np.broadcast_to(observed, (nrow, self.ngroup, obs.npix))
+            else:
+                observed = rows(~np.isnan(obs.d), joint)
             number = observed.sum(0)
             enough = number >= ncolumn
             self.bands += int(number[enough].sum())
@@ -143,6 +157,9 @@ class Plan:
 
     def _layout(self, i: int) -> Layout:
         block = self.source.header.grid.block
+        if self._plain:
+            npix = self._used[i].shape[1]
+            return lay_out_plainly(npix, self.ngroup, block, self._tile)
         return lay_out(self._sample(i), block, self._tile, self._ntile)
 
     def part(self, i: int) -> Part:
@@ -156,6 +173,8 @@ class Plan:
     def sample_pool(self, part: Part) -> np.ndarray:
         """Pool of every sample of a part, `(group, pix)`, -1 = not used."""
         npix, layout = part.observation.npix, part.layout
+        if layout.index is None:
+            return np.zeros((self.ngroup, npix), np.int64)
         nblocks = len(layout.pool)
         out = np.full((nblocks, self.ngroup * layout.block), -1, np.int64)
         lane_pool = np.repeat(layout.pool, layout.tile, axis=1)
