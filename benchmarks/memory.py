@@ -1,0 +1,60 @@
+"""What the memory of this machine gives, to measure the benchmarks against."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import timing
+
+SIZE = 2**25  # numbers per core: 256 MiB, far beyond the caches
+
+
+def _together(cores: int, work: Callable[[int], object]) -> Callable[[], None]:
+    """Run `work(k)` in `cores` threads at once: numpy lets go of the interpreter."""
+
+    def run():
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(cores)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+
+    return run
+
+
+def bandwidth(cores: int = 1, size: int = SIZE, repeats: int = 5) -> dict[str, float]:
+    """GB/s of reading one array, of reading two, and of the STREAM triad.
+
+    Args:
+        cores: Threads, each with arrays of its own.
+        size: Numbers per array.
+        repeats: Of which the fastest counts.
+
+    Returns:
+        `read`: the better of a sum of squares and a product of two arrays, without
+        writing. `triad`: a = b + s c, 24 bytes per number, in pieces that stay in
+        cache, as numpy makes two passes of it.
+    """
+    a, b, c = (np.full((cores, size), x) for x in (0.0, 1.0, 2.0))
+    piece = 2**13
+    scratch = np.empty((cores, piece))
+
+    def triad(k):
+        for i in range(0, size, piece):
+            np.multiply(c[k, i : i + piece], 3.0, out=scratch[k])
+            np.add(b[k, i : i + piece], scratch[k], out=a[k, i : i + piece])
+
+    def best(work, nbytes):
+        return nbytes * cores / timing.measure(_together(cores, work), repeats).low
+
+    one = best(lambda k: b[k] @ b[k], 8 * size) / 1e9
+    two = best(lambda k: b[k] @ c[k], 16 * size) / 1e9
+    return {"read": max(one, two), "triad": best(triad, 24 * size) / 1e9}
+
+
+def peak() -> float:
+    """Largest resident memory of this process so far [bytes]."""
+    status = Path("/proc/self/status").read_text()
+    line = next(x for x in status.splitlines() if x.startswith("VmHWM"))
+    return float(line.split()[1]) * 1024

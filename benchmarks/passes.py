@@ -1,0 +1,82 @@
+"""The passes of a separation without the fit: the one file that knows `flow` inside."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import distsep
+from distsep.data.source import ArraySource, placed
+from distsep.flow import local_devices
+from distsep.inference.objective import Objective
+from distsep.inference.passes import PoolSums, Survey
+from distsep.inference.reduce import ReducedData, block_root, merge_roots
+from distsep.parallel import serial
+from distsep.problem import Problem, set_up
+
+
+class Passes(NamedTuple):
+    """A problem whose samples are on the devices.
+
+    Attributes:
+        problem: Model and samples.
+        survey: The samples.
+        sums: One pass: `(kernel, tables) -> sums over pools`.
+        objective: The likelihood, a pass over all samples per call.
+    """
+
+    problem: Problem
+    survey: Survey
+    sums: PoolSums
+    objective: Objective
+
+    def value_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """One pass: -ln L and its gradient."""
+        return self.objective.value_gradient(x)
+
+    def reduce(self) -> ReducedData:
+        """One pass: the exact reduction of the data."""
+        roots = self.sums(block_root, None, merge_roots)
+        return ReducedData(roots, self.problem.model.nrow)
+
+    @property
+    def message(self) -> int:
+        """Bytes that a step sums over the ranks."""
+        return 8 * self.problem.plan.pieces.number * (1 + self.objective.index.shape[1])
+
+
+def prepare(
+    observation: distsep.Observation,
+    components: list,
+    patches: Mapping[str, Any] | None = None,
+    comm: Any = None,
+    devices: int | None = None,
+) -> Passes:
+    """Lay out the samples of an observation and put them on the devices.
+
+    Communication: collective, that of `set_up`.
+    """
+    comm = comm or serial()
+    counts = comm.allgather(observation.npix)
+    source = ArraySource(placed(observation, comm.rank, counts))
+    problem = set_up(
+        components,
+        source,
+        comm=comm,
+        patches=patches or {},
+        start={},
+        fixed=None,
+        priors={},
+        bounds={},
+        shared=None,
+        bands={"calibration": None, "band_shift": None, "angle": None},
+        global_terms=(),
+    )
+    survey = problem.survey(local_devices(devices))
+    sums = PoolSums(survey, problem.plan.pieces, comm.sum)
+    return Passes(
+        problem,
+        survey,
+        sums,
+        Objective(problem.model, problem.parameters, sums),
+    )
