@@ -1,6 +1,7 @@
 """The command: what it writes, what it says, and how it ends."""
 
 import json
+import subprocess
 import sys
 import textwrap
 
@@ -90,6 +91,12 @@ def test_help_has_examples(command):
 def test_help_names_all_commands():
     said = call("--help")
     assert all(command in said for command in COMMANDS)
+
+
+def test_help_does_not_wait_for_jax():
+    code = "import sys, distsep.cli; print({'jax', 'sympy', 'zarr'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def simulate(
             progress=progress,
         )
     if session.comm.rank == 0:
-        info(session, Path(config.output.store))
+        session.voice.say(_about(config.output.store))
 
 
 def run(session: Session, path: Path, overrides: list[str], overwrite: bool) -> None:
@@ -113,14 +113,13 @@ def import_maps(
     """`distsep import`: the same tables as [observation] and [instrument]."""
     path = output or Path("sky.zarr")
 
-    def work() -> None:
+    def work() -> Table:
         refuse_existing(path, overwrite)
         where, what = import_tables({**table, "fits": files}, instrument)
         store.save_observation(read_fits(where, what), path, overwrite=overwrite)
+        return _about(path)
 
-    session.together(work)
-    if session.comm.rank == 0:
-        info(session, path)
+    session.voice.say(session.together(work))
 
 
 def export(
@@ -171,16 +170,16 @@ def _report(path: Path, directory: Path | None) -> tuple[str, list[Path]]:
 
 def info(session: Session, path: Path) -> None:
     """`distsep info`: the header of a store; no pixel is read."""
+    session.voice.answer(session.together(lambda: _about(path)))
 
-    def work() -> tuple[str, list[tuple[str, str]]]:
-        reader = store.GroupReader(path)
-        return reader.kind, _facts(reader)
 
-    kind, facts = work() if session.comm.size == 1 else session.together(work)
-    table = Table("what", f"{path} ({kind})", title_justify="left")
-    for name, value in facts:
+def _about(path: str | Path) -> Table:
+    """What a store holds."""
+    reader = store.GroupReader(path)
+    table = Table("what", f"{path} ({reader.kind})", title_justify="left")
+    for name, value in _facts(reader):
         table.add_row(name, value)
-    session.voice.answer(table)
+    return table
 
 
 def _facts(reader: Any) -> list[tuple[str, str]]:
