@@ -21,6 +21,7 @@ from distsep.inference.fit import check_settings, fit
 from distsep.inference.objective import Objective
 from distsep.inference.passes import Devices, PoolSums
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
+from distsep.inference.sampling import Samples, sample
 from distsep.inference.uncertainty import pool_covariance, uncertainty
 from distsep.inference.words import describe
 from distsep.keep import Keeper
@@ -122,10 +123,8 @@ def separate(
     clock("preparing")
 
     sums = PoolSums(survey, plan.pieces, comm.sum)
-    reduced = problem.reduces(reduce)
-    if reduced:
-        roots = sums(block_root, None, merge_roots)
-        sums = ReducedData(roots, model.nrow, problem.terms.template, local.single)
+    if problem.reduces(reduce):
+        sums = _reduce(problem, sums, local)
         clock("reduction")
     objective = Objective(model, parameters, sums)
     found = fit(
@@ -168,6 +167,15 @@ def separate(
         ranks=comm.size,
         devices=local.number,
         applier=partial(_apply, problem, found.x, local, comm),
+        sampler=partial(
+            _sample,
+            problem,
+            sums if isinstance(sums, ReducedData) else None,
+            objective.gauge,
+            found.local,
+            local,
+            comm,
+        ),
         **keeper.maps(),
     )
     keeper.finish(result)
@@ -198,6 +206,31 @@ def _by_name(problem: Problem, x: np.ndarray, sigma: np.ndarray) -> dict[str, An
             k.name: (values[k.name], errors[k.name]) for k in problem.terms.kinds
         },
     }
+
+
+def _reduce(problem: Problem, sums: PoolSums, devices: Devices) -> ReducedData:
+    """The exact reduction of the samples. Communication: one allreduce of roots."""
+    roots = sums(block_root, None, merge_roots)
+    template = problem.terms.template
+    return ReducedData(roots, problem.model.nrow, template, devices.single)
+
+
+def _sample(
+    problem: Problem, reduced, gauge, at, devices: Devices, comm: Any, **options
+) -> Samples:
+    """Sample around the optimum: see `Result.sample`."""
+    if reduced is None:
+        if not problem.reducible:
+            raise ValueError(
+                "`Result.sample`: every pixel has its own noise shape over the bands, "
+                "so the data cannot be reduced, and each step would be a pass over "
+                "all of them. Use `sigma`, or a common noise shape."
+            )
+        sums = PoolSums(problem.survey(devices), problem.plan.pieces, comm.sum)
+        reduced = _reduce(problem, sums, devices)
+    objective = Objective(problem.model, problem.parameters, reduced)
+    objective.gauge = gauge
+    return sample(objective, at, **options)
 
 
 def _apply(

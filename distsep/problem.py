@@ -68,13 +68,18 @@ class Problem(NamedTuple):
             template=self.terms.template,
         )
 
+    @property
+    def reducible(self) -> bool:
+        """Whether the noise of the samples has common shapes."""
+        return self.plan.classes.white is not None
+
     def reduces(self, asked: bool | None) -> bool:
         """Whether to fit the reduced data: asked for, or smaller by half.
 
         Raises:
             ValueError: asked for where every pixel has its own noise shape.
         """
-        if self.plan.classes.white is not None:
+        if self.reducible:
             if asked is None:
                 return worthwhile(self.plan.pools.count, self.entries)
             return asked

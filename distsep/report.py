@@ -21,6 +21,7 @@ from distsep.data.observation import Observation
 from distsep.data.result import Result
 from distsep.data.result_store import pixel_maps
 from distsep.data.stored_observation import StoredObservation
+from distsep.inference.sampling import Samples
 from distsep.panels import (
     Panel,
     in_words,
@@ -77,6 +78,50 @@ def report(
             files.append(directory / "parameters.png")
             _figure(panels, heading).savefig(files[-1], dpi=150)
     return files
+
+
+def corner_plot(samples: Samples, path: str | Path, truth: Any = None) -> Path:
+    """Draw the samples of every parameter, and of every pair.
+
+    Args:
+        samples: What `Result.sample` returned.
+        path: File to write.
+        truth: True values by name, drawn as lines.
+
+    Communication: none.
+    """
+    n, truth = len(samples.names), truth or {}
+    flat = samples.values.reshape(-1, n)
+    size = 1.9 * n + 1
+    with mpl.rc_context({**_STYLE, "font.size": 8}):
+        figure = Figure(figsize=(size, size), facecolor="white", layout="constrained")
+        axes = figure.subplots(n, n, squeeze=False)
+        for row, column in np.ndindex(n, n):
+            ax, x, y = axes[row, column], flat[:, column], flat[:, row]
+            if column > row:
+                ax.set_axis_off()
+                continue
+            known = [truth.get(samples.names[i]) for i in (column, row)]
+            if row == column:
+                ax.hist(x, 40, histtype="stepfilled", color="#3b6ea5", alpha=0.85)
+                said = f"{x.mean():.5g} ± {x.std():.2g}"
+                ax.set_title(f"{samples.names[row]}\n{said}", fontsize=8)
+                ax.set_yticks([])
+            else:
+                ax.hexbin(x, y, gridsize=28, mincnt=1, cmap="Blues", linewidths=0.1)
+                if known[1] is not None:
+                    ax.axhline(known[1], color="#c0392b", linewidth=1)
+            if known[0] is not None:
+                ax.axvline(known[0], color="#c0392b", linewidth=1)
+            ax.tick_params(labelbottom=row == n - 1, labelleft=column == 0 < row)
+            ax.tick_params(axis="x", rotation=45)
+            if row == n - 1:
+                ax.set_xlabel(samples.names[column])
+            if column == 0 < row:
+                ax.set_ylabel(samples.names[row])
+        figure.suptitle(samples.what)
+        figure.savefig(path, dpi=150)
+    return Path(path)
 
 
 def _figure(panels: list[Panel], heading: tuple[str, str]) -> Figure:

@@ -43,7 +43,7 @@ class Result:
         component_names: Order of the component axis.
         units: Unit of the amplitudes of each component.
         bands, stokes, nside, coordsys, polcconv, cell_ids: Of the observation.
-        patches: By kind: patch of each pixel of this rank, where there is more than one.
+        patches: By kind: patch of each pixel of this rank, if there is more than one.
         distance: Largest distance from the optimum of any block [sigma].
         seconds: Time of each phase on this rank.
         ranks, devices: How it was cut.
@@ -93,6 +93,7 @@ class Result:
     first_pixel: int = 0
     caller_index: np.ndarray | None = None
     applier: Callable | None = field(default=None, repr=False, compare=False)
+    sampler: Callable | None = field(default=None, repr=False, compare=False)
 
     def replace(self, **changes: Any) -> "Result":
         """Return a copy with some fields changed."""
@@ -121,3 +122,32 @@ class Result:
                 "call it on what `separate` returned."
             )
         return self.applier(self, observation, output)
+
+    def sample(self, draws: int = 1000, chains: int = 4, seed: int = 0) -> Any:
+        """Sample the profile likelihood times the priors with NUTS.
+
+        It costs nothing in pixels: the reduced data are sampled. Its width is that of
+        H^-1, too small at low signal to noise, where `sigma` is better.
+
+        Args:
+            draws: Samples of each chain, after it was tuned.
+            chains: Number of chains.
+            seed: Of the random numbers.
+
+        Returns:
+            `inference.sampling.Samples`: names, values (chain, draw, param), r_hat,
+            ess; `report.corner_plot` draws them.
+
+        Raises:
+            ValueError: if the result was read from a store, or every pixel has its own
+                noise shape.
+            ImportError: without blackjax.
+
+        Communication: collective, as `separate`, if the fit did not reduce the data.
+        """
+        if self.sampler is None:
+            raise ValueError(
+                "`Result.sample`: this result was read from a store and has no data: "
+                "call it on what `separate` returned."
+            )
+        return self.sampler(draws=draws, chains=chains, seed=seed)

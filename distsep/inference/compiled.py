@@ -22,8 +22,8 @@ from distsep.inference.reduce import ReducedData
 _MOST = 2**22
 
 
-class _Problem(NamedTuple):
-    """The arrays of a descent.
+class Whitened(NamedTuple):
+    """The reduced likelihood in coordinates where its Hessian is the unit matrix.
 
     Attributes:
         W: `(block, m, m)` from whitened coordinates to parameters.
@@ -48,6 +48,28 @@ class _Problem(NamedTuple):
     white: jax.Array | None
     block: Block
 
+    def parameters(self, z):
+        """Parameters at whitened coordinates `(block, m)`; bounds not looked at."""
+        step = jnp.einsum("bij,bj->bi", self.W, z)[self.label, self.place]
+        return self.x0 + jnp.where(self.free, step, 0.0)
+
+    def value_gradient(self, shape, template, x):
+        """-ln(likelihood x priors) and its gradient; `shape`, `template` are static."""
+        T = tables(shape, x, self.index, self.white)
+        rows = block_value_gradient(T, self.block, template)
+        off = x - self.prior_mean
+        along = self.gauge.T @ x
+        value = rows[:, 0].sum() + 0.5 * (self.prior_precision * off**2).sum()
+        g = self.prior_precision * off + self.gauge @ along
+        g = g.at[self.index.ravel()].add(rows[:, 1:].ravel())
+        return value + 0.5 * (along**2).sum(), g
+
+    def whiten(self, gradient):
+        """The gradient by whitened coordinates, `(block, m)`."""
+        g = jnp.where(self.free, gradient, 0.0)
+        whole = jnp.zeros(self.W.shape[:2]).at[self.label, self.place].set(g)
+        return jnp.einsum("bij,bi->bj", self.W, whole)
+
 
 def possible(objective: Objective) -> bool:
     """Whether the data are reduced and the whitening is small enough."""
@@ -57,11 +79,8 @@ def possible(objective: Objective) -> bool:
     return reduced and bool(0 < objective.nblocks * size**2 <= _MOST)
 
 
-def descend(objective: Objective, local: Local, optimizer, steps: int) -> np.ndarray:
-    """Run an optax optimiser for some steps from a point; return the parameters.
-
-    Communication: none.
-    """
+def whitened(objective: Objective, local: Local) -> Whitened:
+    """Whiten the coordinates of reduced data at a point. Communication: none."""
     p, label, model = objective.parameters, objective.label, objective.model
     place = places(label)
     size = int(place.max()) + 1
@@ -69,7 +88,7 @@ def descend(objective: Objective, local: Local, optimizer, steps: int) -> np.nda
     for j in range(size):
         unit = (place == j).astype(float)
         W[label, place, j] = local.factor.unwhiten(unit)
-    problem = _Problem(
+    return Whitened(
         W,
         label,
         place,
@@ -84,33 +103,28 @@ def descend(objective: Objective, local: Local, optimizer, steps: int) -> np.nda
         model.white,
         objective.passes.block,
     )
-    shape = model.shape(False)
+
+
+def descend(objective: Objective, local: Local, optimizer, steps: int) -> np.ndarray:
+    """Run an optax optimiser for some steps from a point; return the parameters.
+
+    Communication: none.
+    """
+    problem, shape = whitened(objective, local), objective.model.shape(False)
     return np.asarray(_run(shape, objective.passes.template, optimizer, steps, problem))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _run(shape, template, optimizer, steps, problem: _Problem):
-    p = problem
-
+def _run(shape, template, optimizer, steps, problem: Whitened):
     def parameters(z):
-        step = jnp.einsum("bij,bj->bi", p.W, z)[p.label, p.place]
-        return jnp.clip(p.x0 + jnp.where(p.free, step, 0.0), p.lower, p.upper)
-
-    def gradient(x):
-        T = tables(shape, x, p.index, p.white)
-        rows = block_value_gradient(T, p.block, template)
-        g = p.prior_precision * (x - p.prior_mean) + p.gauge @ (p.gauge.T @ x)
-        return g.at[p.index.ravel()].add(rows[:, 1:].ravel())
+        return jnp.clip(problem.parameters(z), problem.lower, problem.upper)
 
     def step(state, _):
         z, memory = state
-        g = jnp.where(p.free, gradient(parameters(z)), 0.0)
-        whole = jnp.zeros_like(z).at[p.label, p.place].set(g)
-        change, memory = optimizer.update(
-            jnp.einsum("bij,bi->bj", p.W, whole), memory, z
-        )
+        _, g = problem.value_gradient(shape, template, parameters(z))
+        change, memory = optimizer.update(problem.whiten(g), memory, z)
         return (z + change, memory), None
 
-    z = jnp.zeros(p.W.shape[:2])
+    z = jnp.zeros(problem.W.shape[:2])
     (z, _), _ = jax.lax.scan(step, (z, optimizer.init(z)), length=steps)
     return parameters(z)

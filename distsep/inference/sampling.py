@@ -1,0 +1,184 @@
+"""Samples of the parameters, by NUTS on the reduced data.
+
+What is sampled is the *profile* likelihood (amplitudes and their uncertainty at the
+optimum for each beta) times the priors. It is no marginal over the amplitudes: that
+depends on where nu0 is. Its width is that of H^-1, which at low signal to noise is too
+small; `Result.sigma` (H^-1 F H^-1) is then the better one.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distsep.inference.compiled import Whitened, whitened
+from distsep.inference.newton import Local
+from distsep.inference.objective import Objective
+
+WHAT = "profile likelihood times priors"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of the profile likelihood times the priors.
+
+    Attributes:
+        names: The parameters.
+        values: `(chain, draw, param)`.
+        r_hat: Potential scale reduction of each parameter, 1 where chains agree.
+        ess: Effective sample size of each parameter, of all chains together.
+        divergent: Divergent steps, of all chains together.
+        what: What was sampled, in words.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    r_hat: np.ndarray
+    ess: np.ndarray
+    divergent: int
+    what: str = WHAT
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of each parameter."""
+        return self.values.mean((0, 1))
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviation of each parameter."""
+        return self.values.std((0, 1))
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance of the parameters."""
+        flat = self.values.reshape(-1, len(self.names))
+        return np.atleast_2d(np.cov(flat, rowvar=False))
+
+    def __str__(self) -> str:
+        """Return a table, and what was sampled."""
+        width = max(map(len, self.names), default=0)
+        lines = [f"{'':{width}}  {'mean':>12} {'std':>10} {'R-hat':>7} {'ESS':>7}"]
+        columns = zip(
+            self.names, self.mean, self.std, self.r_hat, self.ess, strict=True
+        )
+        lines += [
+            f"{name:{width}}  {m:12.6g} {s:10.3g} {r:7.4f} {e:7.0f}"
+            for name, m, s, r, e in columns
+        ]
+        chains, draws, _ = self.values.shape
+        lines.append(
+            f"{chains} chains of {draws} of the {self.what} (no marginal over the "
+            f"amplitudes); {self.divergent} divergent"
+        )
+        return "\n".join(lines)
+
+
+def sample(
+    objective: Objective,
+    local: Local,
+    *,
+    draws: int = 1000,
+    chains: int = 4,
+    seed: int = 0,
+    warmup: int = 300,
+) -> Samples:
+    """Sample around an optimum, in coordinates where its Hessian is the unit matrix.
+
+    Args:
+        objective: On reduced data.
+        local: Its quadratic model at the optimum; parameters held there stay.
+        draws: Samples of each chain.
+        chains: Chains, from starts spread one sigma about the optimum.
+        seed: Of the random numbers.
+        warmup: Steps that tune the step size and are thrown away.
+
+    Raises:
+        ImportError: blackjax is not there.
+        ValueError: no chain or no draw is asked for.
+
+    Communication: none.
+
+    References:
+        Hoffman & Gelman (2014), JMLR 15, 1593; Cabezas et al. (2024), arXiv:2402.10797.
+    """
+    try:
+        from blackjax import diagnostics
+    except ImportError as error:
+        raise ImportError(
+            "`Result.sample` needs blackjax: pip install 'distsep[sampling]'."
+        ) from error
+    if min(draws, chains, warmup) < 1 or not objective.parameters.number:
+        raise ValueError(
+            "`Result.sample(draws=..., chains=..., warmup=...)`: expected at least one "
+            f"each, and a free parameter; got {draws}, {chains}, {warmup} and "
+            f"{objective.parameters.number} parameters."
+        )
+    problem, shape = whitened(objective, local), objective.model.shape(False)
+    statics = shape, objective.passes.template, draws, warmup, chains
+    # blackjax mixes types and ranks.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        found, divergent = _run(*statics, problem, jax.random.key(seed))
+        r_hat = diagnostics.potential_scale_reduction(found)
+        ess = diagnostics.effective_sample_size(found)
+    values = np.asarray(found)
+    if objective.gauge.shape[1]:  # nothing is known along these
+        null = objective.gauge / np.linalg.norm(objective.gauge, axis=0)
+        values = values - (values @ null) @ null.T
+    return Samples(
+        objective.parameters.names,
+        values,
+        np.where(local.held, np.nan, np.asarray(r_hat)),
+        np.where(local.held, np.nan, np.asarray(ess)),
+        int(divergent),
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _run(shape, template, draws, warmup, chains, problem: Whitened, key):
+    """All chains: parameters `(chain, draw, param)`, and the divergent steps."""
+    import blackjax
+
+    label, place, free = problem.label, problem.place, problem.free
+    at_optimum, _ = problem.value_gradient(shape, template, problem.x0)
+
+    def parameters(z):
+        blocks = jnp.zeros(problem.W.shape[:2]).at[label, place].set(z)
+        return problem.parameters(blocks)
+
+    def evaluate(z):
+        x = parameters(z)
+        value, g = problem.value_gradient(shape, template, x)
+        inside = ((x >= problem.lower) & (x <= problem.upper)).all()
+        # A parameter held at a bound does not move: its coordinate gets a density.
+        held = jnp.where(free, 0.0, z)
+        value = value - at_optimum + 0.5 * (held**2).sum()
+        g = problem.whiten(g)[label, place] + held
+        ok = inside & jnp.isfinite(value)
+        return jnp.where(ok, -value, -jnp.inf), jnp.where(ok, -g, 0.0)
+
+    @jax.custom_vjp
+    def log_density(z):
+        return evaluate(z)[0]
+
+    # The amplitudes are at their optimum: the gradient needs no derivative of a solve.
+    log_density.defvjp(evaluate, lambda g, upstream: (upstream * g,))
+
+    def chain(key):
+        first, tune, run = jax.random.split(key, 3)
+        start = jax.random.normal(first, problem.x0.shape)
+        start = jnp.where(jnp.isfinite(log_density(start)), start, 0.0)
+        tuning = blackjax.window_adaptation(blackjax.nuts, log_density)
+        (state, tuned), _ = tuning.run(tune, start, num_steps=warmup)
+        kernel = blackjax.nuts(log_density, **tuned)
+
+        def step(state, key):
+            state, info = kernel.step(key, state)
+            return state, (parameters(state.position), info.is_divergent)
+
+        _, found = jax.lax.scan(step, state, jax.random.split(run, draws))
+        return found
+
+    values, divergent = jax.vmap(chain)(jax.random.split(key, chains))
+    return values, divergent.sum()
