@@ -181,6 +181,11 @@ class Observation:
         if polcconv == "IAU" and "U" in stokes:
             d[:, stokes.index("U")] *= -1
         noise = noise.select(index)
+        if noise.kind.startswith("dense"):
+            # A row of zeros in an inverse covariance is a band that did not observe.
+            blind = np.diagonal(noise.shape, axis1=1, axis2=2) == 0
+            blind = np.moveaxis(blind, -1, 0)
+            d[blind if blind.ndim == 3 else blind[..., None] & ~np.isnan(d)] = np.nan
         self._fill(
             d=d,
             noise=noise,

@@ -29,9 +29,9 @@ class ArraySource:
         number: Number of parts.
     """
 
-    complete = False
-
     def __init__(self, observation: Observation):
+        # A sum is the quickest look for a NaN: no other sample is not finite.
+        self.complete = not np.isnan(np.sum(observation.d))
         self.header, self.resident, self.number = observation, True, 1
 
     def load(self, part: int) -> Observation:  # noqa: ARG002

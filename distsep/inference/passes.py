@@ -58,6 +58,8 @@ def raw_blocks(part: Part, joint: bool, padded: int) -> RawBlock:
     nblocks, ntile = part.layout.pool.shape
 
     def cut(x, fill):
+        if x.shape[-1] == padded * block:
+            return np.moveaxis(x.reshape(*x.shape[:-1], padded, block), -2, 0)
         full = np.full((*x.shape[:-1], padded * block), fill, x.dtype)
         full[..., : x.shape[-1]] = x
         return np.moveaxis(full.reshape(*x.shape[:-1], padded, block), -2, 0)

@@ -44,8 +44,6 @@ class Plan:
         classes: Noise classes.
         pools: Pools.
         pieces: The sum over blocks and ranks.
-        bands: Bands of all used samples of this rank.
-        samples: Used samples of this rank.
         few: Samples of this rank with too few bands.
 
     Communication: a few allgathers of patterns, pools and tile sizes; none of pixels.
@@ -101,7 +99,8 @@ class Plan:
         """See which bands every sample has: the one look at the maps."""
         header, joint = self.source.header, self.joint
         nrow = len(header.instrument.nu) * (len(header.stokes) if joint else 1)
-        self.bands = self.few = 0
+        self.few = 0
+        self._number: list[np.ndarray] = []
         self._pattern, self._used, found, noise = [], [], None, None
         whole = self.source.complete
         look = self.source.pixels if whole else self.source.load
@@ -113,9 +112,9 @@ class Plan:
                 observed = np.broadcast_to(observed, (nrow, self.ngroup, obs.npix))
             else:
                 observed = rows(~np.isnan(obs.d), joint)
-            number = observed.sum(0)
+            number = observed.sum(0) if not whole else np.full(observed.shape[1:], nrow)
             enough = number >= ncolumn
-            self.bands += int(number[enough].sum())
+            self._number.append(number.astype(np.uint16))
             self.few += int((~enough & (number > 0)).sum())
             self._pattern.append(found.add(observed))
             self._used.append(enough)
@@ -130,10 +129,12 @@ class Plan:
         table[self._first_block : self._first_block + len(values)] += values
         return float(np.add.reduce(np.asarray(total(table))))
 
-    @property
-    def samples(self) -> int:
-        """Used samples of this rank."""
-        return sum(int((self._sample(i) >= 0).sum()) for i in range(self.source.number))
+    def count(self) -> tuple[int, int]:
+        """Bands of all used samples of this rank, and used samples."""
+        used = (self._sample(i) >= 0 for i in range(self.source.number))
+        pairs = zip(self._number, used, strict=True)
+        sums = [(int(n[u].sum(dtype=int)), int(u.sum())) for n, u in pairs]
+        return sum(b for b, _ in sums), sum(n for _, n in sums)
 
     @property
     def whitening(self) -> Whitening:
