@@ -18,6 +18,7 @@ from distsep.data.result import Result
 from distsep.data.source import ArraySource, StoreSource, placed
 from distsep.inference.amplitudes import SecondPass
 from distsep.inference.fit import check_settings, fit
+from distsep.inference.noise_bias import Corrected, noise_samples
 from distsep.inference.objective import Objective
 from distsep.inference.passes import Devices, PoolSums
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
@@ -48,6 +49,7 @@ def separate(
     tolerance: float = 1e-3,
     max_steps: int = 1000,
     reduce: bool | None = None,
+    noise_true: Any = None,
     observed: np.ndarray | None = None,
     amplitude_unit: str = "uK_CMB",
     amplitude_covariance: Sequence[str] = (),
@@ -76,6 +78,9 @@ def separate(
         tolerance: Distance from the optimum [sigma] at which a fit has converged.
         max_steps: Largest number of passes over the data.
         reduce: Fit the exact reduction of the data; None: where it is smaller.
+        noise_true: Where the noise has another frequency shape than the one assumed:
+            its variance over that, `(freq,)` or `(freq, stokes)`. The noise bias of the
+            likelihood is then taken off; errors and chi2 stay those of the assumed.
         observed: True for each NEST pixel of the sphere to use.
         amplitude_unit: Of the amplitudes at nu0 (a monochromatic reference).
         amplitude_covariance: Components whose amplitude covariance is kept.
@@ -126,7 +131,10 @@ def separate(
     if problem.reduces(reduce):
         sums = _reduce(problem, sums, local)
         clock("reduction")
-    objective = Objective(model, parameters, sums)
+    passes = sums
+    if noise_true is not None:
+        passes = _unbiased(problem, sums, noise_true, local, comm)
+    objective = Objective(model, parameters, passes)
     found = fit(
         objective, solver=solver, tolerance=tolerance, max_steps=max_steps, tell=tell
     )
@@ -146,7 +154,7 @@ def separate(
     chi2 = _second_pass(second, keeper, plan, comm)
     clock("amplitudes")
 
-    counts = np.asarray(comm.sum(np.array([plan.bands, plan.samples, plan.few], float)))
+    counts = np.asarray(comm.sum(np.array([*plan.count(), plan.few], float)))
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
     estimated = parameters.number - objective.gauge.shape[1]
     result = Result(
@@ -175,6 +183,7 @@ def separate(
             found.local,
             local,
             comm,
+            corrected=noise_true is not None,
         ),
         **keeper.maps(),
     )
@@ -215,10 +224,39 @@ def _reduce(problem: Problem, sums: PoolSums, devices: Devices) -> ReducedData:
     return ReducedData(roots, problem.model.nrow, template, devices.single)
 
 
+def _unbiased(
+    problem: Problem, sums, noise_true, devices: Devices, comm: Any
+) -> Corrected:
+    """The sums less their noise bias. Communication: one allreduce of counts."""
+    noise = noise_samples(
+        noise_true,
+        problem.plan,
+        nstokes=problem.nstokes,
+        template=problem.terms.template,
+        ntemplate=len(problem.terms.keys),
+        total=comm.sum,
+        single=devices.single,
+    )
+    return Corrected(sums, noise, problem.model.index.shape[1])
+
+
 def _sample(
-    problem: Problem, reduced, gauge, at, devices: Devices, comm: Any, **options
+    problem: Problem,
+    reduced,
+    gauge,
+    at,
+    devices: Devices,
+    comm: Any,
+    *,
+    corrected: bool,
+    **options,
 ) -> Samples:
     """Sample around the optimum: see `Result.sample`."""
+    if corrected:
+        raise ValueError(
+            "`Result.sample`: the likelihood corrected with `noise_true` is no "
+            "likelihood to sample. Give the right noise to the observation."
+        )
     if reduced is None:
         if not problem.reducible:
             raise ValueError(

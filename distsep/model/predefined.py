@@ -6,7 +6,11 @@ from typing import Any
 from distsep.model.components import Component
 
 _TEMPERATURE = (1.0, 1000.0)
+# Far outside any sky: where a patch holds no signal its index must stop somewhere.
+_INDEX = (-15.0, 15.0)
 _BOUNDS = {
+    "beta_d": _INDEX,
+    "beta_pl": _INDEX,
     "temp": _TEMPERATURE,
     "temp_1": _TEMPERATURE,
     "temp_2": _TEMPERATURE,
