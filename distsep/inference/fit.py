@@ -7,7 +7,7 @@ taken on summed numbers, so that beta is the same on every rank.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -161,12 +161,16 @@ def _adam(
     return _loop(objective, local, optimizer, steps, tell, "adam")
 
 
+@lru_cache
+def _lbfgs_optimizer() -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_lbfgs(memory_size=10), optax.scale(-1.0))
+
+
 def _lbfgs(
     objective: Objective, local: Local, most: int, tell: Callable
 ) -> tuple[np.ndarray, int]:
     """L-BFGS in the same coordinates; the unit step needs no line search there."""
-    optimizer = optax.chain(optax.scale_by_lbfgs(memory_size=10), optax.scale(-1.0))
-    return _loop(objective, local, optimizer, most, tell, "lbfgs", until=1e-6)
+    return _loop(objective, local, _lbfgs_optimizer(), most, tell, "lbfgs", until=1e-6)
 
 
 def _loop(objective, local, optimizer, most, tell, name, until=0.0):
@@ -174,19 +178,20 @@ def _loop(objective, local, optimizer, most, tell, name, until=0.0):
     z = jnp.zeros(objective.parameters.number)
     state = optimizer.init(z)
 
-    @jax.jit
-    def update(z, g, state):
-        change, state = optimizer.update(g, state, z)
-        return optax.apply_updates(z, change), state
-
     x, k = local.point.x, 0
     for k in range(1, most + 1):
         g = np.where(local.held, 0.0, objective.value_gradient(x)[1])
         g = local.factor.whiten_gradient(g)
         if np.linalg.norm(g) < until:
             break
-        z, state = update(z, jnp.asarray(g), state)
+        z, state = _update(optimizer, z, jnp.asarray(g), state)
         step = np.where(local.held, 0.0, local.factor.unwhiten(np.asarray(z)))
         x = objective.parameters.clip(local.point.x + step)
         tell(name, k, None)
     return x, k
+
+
+@partial(jax.jit, static_argnums=0)
+def _update(optimizer, z, g, state):
+    change, state = optimizer.update(g, state, z)
+    return optax.apply_updates(z, change), state
