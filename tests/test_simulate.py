@@ -245,7 +245,8 @@ def test_camb_gives_the_planck_spectra():
 def test_default_dust_is_as_bright_as_the_real_one(sky):
     """The rms of Q and U at |b| > 20 deg is within a factor 1.5 of the public map's."""
     path = shared_file("sky", "truth_dust_nside64.fits")
-    real = healpy.read_map(path, field=[1, 2], dtype=float)  # pyright: ignore / thermodynamic(353.0)
+    real = healpy.read_map(path, field=[1, 2], dtype=float)  # pyright: ignore
+    real = real / thermodynamic(353.0)
     lat = healpy.pix2ang(64, np.arange(49152), lonlat=True)[1]
     expected = np.std(real[:, np.abs(lat) > 20])
     from distsep.spectra import DEFAULTS
