@@ -59,7 +59,7 @@ class Factor:
             definite in its block.
     """
 
-    def __init__(self, matrix: sparse.csc_matrix):
+    def __init__(self, matrix: sparse.csc_matrix | sparse.csc_array):
         diagonal = matrix.diagonal()
         scale = np.where(np.abs(diagonal) > 0, np.abs(diagonal), 1.0) ** -0.5
         self.scale = scale.real
