@@ -13,6 +13,7 @@ from distsep.parallel.mesh import (
     single,
     spread,
 )
+from distsep.parallel.threads import one_blas_thread
 
 __all__ = [
     "Comm",
@@ -20,6 +21,7 @@ __all__ = [
     "guard",
     "launched_by_mpi",
     "library",
+    "one_blas_thread",
     "over_blocks",
     "replicate",
     "serial",
