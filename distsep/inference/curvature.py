@@ -5,6 +5,8 @@ thousands of patches are sparse. Host arrays and scipy's SuperLU only; every ran
 computes the same from the same summed numbers.
 """
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sparse
 from scipy.sparse.csgraph import connected_components
@@ -59,7 +61,7 @@ class Factor:
             definite in its block.
     """
 
-    def __init__(self, matrix: sparse.csc_matrix | sparse.csc_array):
+    def __init__(self, matrix: Any):
         diagonal = matrix.diagonal()
         scale = np.where(np.abs(diagonal) > 0, np.abs(diagonal), 1.0) ** -0.5
         self.scale = scale.real
