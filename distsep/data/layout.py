@@ -207,9 +207,10 @@ class Pieces:
     """
 
     def __init__(self, pool, empty, npool: int, rank: int, allgather: Callable):
-        live = [p[~e] for p, e in zip(pool, empty, strict=True)]
+        # An empty tile may stand between others: see `lay_out_plainly`.
+        self._live = [np.flatnonzero(~e) for e in empty]
+        live = [p[at] for p, at in zip(pool, self._live, strict=True)]
         self._first = [np.flatnonzero(np.diff(p, prepend=-1)) for p in live]
-        self._tiles = [len(p) for p in live]
         mine = [p[f] for p, f in zip(live, self._first, strict=True)]
         every = allgather(np.concatenate(mine or [[]]).astype(np.int64))
         self._at = sum(len(e) for e in every[:rank])
@@ -224,9 +225,9 @@ class Pieces:
         # Starts at +0.0: adding the zeros of other ranks then changes no bit.
         out = np.zeros((self.number, rows.shape[-1]))
         at = self._at
-        for b, (ntile, first) in enumerate(zip(self._tiles, self._first, strict=True)):
-            if ntile:
-                out[at : at + len(first)] += merge(rows[b, :ntile], first)
+        for b, (live, first) in enumerate(zip(self._live, self._first, strict=True)):
+            if len(live):
+                out[at : at + len(first)] += merge(rows[b, live], first)
                 at += len(first)
         return out
 
