@@ -103,8 +103,9 @@ def worker(script: str, task: dict[str, Any], *, cores: int | None = None, **how
         return {"failed": f"not done in {how['timeout']:.0f} s"}
     lines = [x for x in done.stdout.splitlines() if x.startswith("{")]
     if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        return {"failed": f"exit {done.returncode}: {last[:200]}"}
+        words = done.stderr.strip().splitlines() or ["no answer"]
+        named = [x for x in words if re.match(r"\w*(Error|Exception)\b", x)]
+        return {"failed": f"exit {done.returncode}: {(named or words)[-1][:200]}"}
     return json.loads(lines[-1])
 
 

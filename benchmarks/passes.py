@@ -12,6 +12,7 @@ from distsep.inference.objective import Objective
 from distsep.inference.passes import PoolSums, Survey
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
 from distsep.parallel import serial
+from distsep.parallel.mesh import single
 from distsep.problem import Problem, set_up
 
 
@@ -37,7 +38,12 @@ class Passes(NamedTuple):
     def reduce(self) -> ReducedData:
         """One pass: the exact reduction of the data."""
         roots = self.sums(block_root, None, merge_roots)
-        return ReducedData(roots, self.problem.model.nrow)
+        return ReducedData(roots, self.problem.model.nrow, (), single)
+
+    def reduced(self) -> Objective:
+        """The likelihood of the reduced data: no pixels, no communication."""
+        model = self.problem.model
+        return Objective(model, self.problem.parameters, self.reduce())
 
     @property
     def message(self) -> int:

@@ -1,0 +1,208 @@
+"""How does a step scale with ranks and devices, and what will a large machine take?
+
+Measured: one value and gradient with pixel-varying noise (all maps seen, one packed
+allreduce), and the reduction of uniform noise, on 1 and 2 ranks of 1 and 2 devices; the
+same sky (strong), and the same pixels per rank (weak). The sums of a strong series must
+agree to the last bit. Then the allreduce alone, by size and number of ranks. From these a
+model (`model.py`) of 1 to 4096 ranks, with its assumptions, as a table and a picture.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import bench
+import model
+import numpy as np
+import reference
+import skies
+import timing
+
+LAYOUTS = ((1, 1), (1, 2), (2, 1), (2, 2))
+SIZES = tuple(8 * 8**k for k in range(9))  # bytes of an allreduce: 8 B to 128 MiB
+
+
+# ---------------------------------------------------------------- on every rank
+
+
+def work(task):
+    """Run one measurement on all ranks of this launch."""
+    from distsep.parallel import launched_by_mpi, serial, world
+
+    bench.use_devices(task["devices"])
+    comm = world() if launched_by_mpi() else serial()
+    found = {"pass": passes_of, "allreduce": allreduces}[task["what"]](task, comm)
+    if comm.rank == 0:
+        bench.answer(**found)
+
+
+def own_sky(task, comm, noise):
+    """The pixels of this rank of one sky: the same sky on any number of ranks."""
+    from distsep.data.blocks import Grid
+
+    cells = np.arange(task["npix"])
+    sky = skies.make(task["nside"], noise=noise, cell_ids=cells)
+    start, stop = Grid.of(task["npix"]).rank_pixels(comm.rank, comm.size)
+    sky.d, sky.cell_ids = sky.d[..., start:stop], cells[start:stop]
+    if noise == "pixel":
+        sky.variance = sky.variance[..., start:stop]
+    return sky
+
+
+def passes_of(task, comm):
+    """Time a step on noise of every pixel, and a reduction on uniform noise."""
+    import passes
+
+    sky = own_sky(task, comm, "pixel")
+    p = passes.prepare(sky.observation(), skies.components(), None, comm)
+    x = np.concatenate(sky.start)
+    step = timing.measure(lambda: p.value_gradient(x), task["repeats"], comm)
+    value, gradient = p.value_gradient(x)
+    message = p.message
+    sky = own_sky(task, comm, "uniform")
+    p = passes.prepare(sky.observation(), skies.components(), None, comm)
+    reduction = timing.measure(p.reduce, task["repeats"], comm)
+    return {
+        "step": step.to_dict(),
+        "reduction": reduction.to_dict(),
+        "message": message,
+        "bits": [float(v).hex() for v in (value, *gradient)],
+    }
+
+
+def allreduces(task, comm):
+    """Time `comm.sum` by size."""
+    found = []
+    for size in task["sizes"]:
+        x = np.full(size // 8, 1.0 + comm.rank)
+        total = np.asarray(comm.sum(x))
+        assert (total == comm.size * (comm.size + 1) / 2).all(), "a wrong sum"
+        repeats = max(3, min(200, int(2**24 / size))) if task["repeats"] > 1 else 1
+        found.append(timing.measure(lambda x=x: comm.sum(x), repeats, comm).median)
+    return {"seconds": found}
+
+
+# ---------------------------------------------------------------- the launches
+
+
+def launch(ranks, task):
+    """Run a task on so many ranks."""
+    if ranks == 1:
+        found = bench.worker("scaling.py", task)
+    else:
+        folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        mpirun = shutil.which("mpirun", path=folder)
+        if mpirun is None:
+            return {"failed": "no mpirun"}
+        found = bench.worker("scaling.py", task, launcher=[mpirun, "-n", str(ranks)])
+    return found
+
+
+def series(args, kind, layouts, nside, npix_of):
+    """Rows of a strong or weak series, and its raw numbers."""
+    rows, raw, first = [], [], None
+    for ranks, devices in layouts:
+        npix = npix_of(ranks, devices)
+        found = launch(
+            ranks,
+            {
+                "what": "pass",
+                "devices": devices,
+                "nside": nside,
+                "npix": npix,
+                "repeats": args.repeats,
+            },
+        )
+        if "failed" in found:
+            rows.append([kind, ranks, devices, f"{npix:,}", found["failed"]])
+            continue
+        check(nside, npix, found["bits"])
+        step, reduction = found["step"]["median"], found["reduction"]["median"]
+        first = first or (step, reduction, found["bits"])
+        same = "yes" if found["bits"] == first[2] else "NO"
+        assert kind == "weak" or same == "yes", "other bits on another layout"
+        share = 1 if kind == "weak" else ranks * devices
+        rows.append(
+            [
+                kind,
+                ranks,
+                devices,
+                f"{npix:,}",
+                bench.spread(timing.Timing(**found["step"])),
+                f"{first[0] / step / share:.0%}",
+                bench.seconds(reduction),
+                f"{first[1] / reduction / share:.0%}",
+                f"{found['message']:,} B",
+                same if kind == "strong" else "-",
+            ]
+        )
+        raw.append((ranks, devices, npix, step, reduction))
+    return rows, raw
+
+
+def check(nside, npix, bits):
+    """Compare the sums with plain numpy."""
+    sky = skies.make(nside, noise="pixel", cell_ids=np.arange(npix))
+    value, gradient = reference.of_sky(sky, sky.start, skies.NU0)
+    true = np.concatenate([[value], *gradient])
+    found = np.array([float.fromhex(b) for b in bits])
+    assert np.allclose(found, true, rtol=1e-7, atol=1e-8 * abs(true[1:]).max())
+
+
+def main():
+    """Measure, fit the model, and draw it."""
+    if (task := bench.asked()) is not None:
+        return work(task)
+    args = bench.arguments(__doc__, nside=(256,), smoke=(32,))
+    nside = args.nside[0]
+    layouts = ((1, 1), (2, 2)) if args.smoke else LAYOUTS
+    whole = 12 * nside**2
+    strong, raw = series(args, "strong", layouts, nside, lambda r, n: whole)
+    # The share of a rank does not change: a quarter of the sphere for each device.
+    weak = []
+    if not args.smoke:
+        weak, _ = series(args, "weak", layouts, nside, lambda r, n: whole // 4 * r * n)
+
+    ranks = (2,) if args.smoke else (2, 4)
+    sizes = SIZES[:3] if args.smoke else SIZES
+    task = {"what": "allreduce", "devices": 1, "sizes": sizes, "repeats": args.repeats}
+    sums = {n: launch(n, task) for n in ranks}
+    sums = {n: f["seconds"] for n, f in sums.items() if "failed" not in f}
+    rows = [
+        [f"{size:,}", *(bench.seconds(times[i]) for times in sums.values())]
+        for i, size in enumerate(sizes)
+    ]
+    parts = [
+        f"nside {nside}, 15 bands, QU, float64, {len(os.sched_getaffinity(0))} cores: "
+        "more ranks x devices than cores take turns.\n",
+        bench.table(
+            [
+                "series",
+                "ranks",
+                "devices of each",
+                "pixels",
+                "step, median (range)",
+                "efficiency",
+                "reduction",
+                "efficiency",
+                "summed",
+                "same bits",
+            ],
+            [*strong, *weak],
+        ),
+        "The allreduce as a fit calls it (`Comm.sum`), within one machine:\n",
+        bench.table(["bytes", *(f"{n} ranks" for n in sums)], rows),
+    ]
+    if raw and 2 in sums:
+        machine = model.fitted(raw, sizes, sums[2])
+        picture = None
+        if args.results is not None:
+            picture = args.results.with_name(f"{args.results.stem}-scaling.png")
+        parts += model.report(machine, nside, raw, picture)
+    bench.publish(args, "4_scaling", "4. Ranks and devices", *parts)
+    return None
+
+
+if __name__ == "__main__":
+    main()

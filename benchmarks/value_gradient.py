@@ -1,0 +1,233 @@
+"""How long is one value and gradient where every band has its own noise in every pixel?
+
+Nothing reduces here: each step of a fit sees all maps. Competitors: furax, fgbuster (its
+algebra), and the plain numpy normal equations of `reference.py`, each in a process of its
+own on the same arrays, on 1 core and on 2 (numpy on 1: two would take half its time at
+best, and that is what two cores are compared with). Bytes: maps and inverse variances once
+each, against the measured bandwidth of memory. The values and gradients are compared
+before a time is printed. `kernel` is the compiled pass alone; `step` is what a fit waits
+for. Where the noise is uniform the data reduce: that step is timed beside furax's too.
+"""
+
+import bench
+import memory
+import numpy as np
+import peers
+import reference
+import skies
+import timing
+
+SIGNIFICANT = 1e-8  # relative to the largest component of the gradient
+
+
+def work(task):
+    """One competitor on one sky: distsep or the reference."""
+    cores = task["cores"]
+    sky = skies.load(task["data"])
+    if task["who"] == "numpy":
+        invN = 1 / sky.variance
+        found = []
+
+        def step():
+            found[:] = reference.value_gradient(
+                sky.start, sky.nu, skies.NU0, sky.d, invN, sky.patch
+            )
+
+        timed = timing.measure(step, task["repeats"], most=60.0)
+        return {
+            "timing": timed.to_dict(),
+            "value": found[0],
+            "gradient": [g.tolist() for g in found[1]],
+        }
+    if not task.get("here"):
+        bench.use_devices(cores)
+    return distsep_pass(sky, task["repeats"], 1 if task.get("here") else cores)
+
+
+def distsep_pass(sky, repeats, devices):
+    """Prepare once; time the step, and the compiled pass alone."""
+    import passes
+    from distsep.inference.likelihood import block_value_gradient
+
+    p = passes.prepare(sky.observation(), skies.components(), sky.patches, None, devices)
+    x = np.concatenate(sky.start)
+    timed = timing.measure(lambda: p.value_gradient(x), repeats)
+    tables = p.problem.model.tables(x)
+    kernel = timing.measure(
+        lambda: list(p.survey.outputs(block_value_gradient, tables)), repeats
+    )
+    value, gradient = p.value_gradient(x)
+    cuts = np.cumsum([len(v) for v in sky.start])[:-1]
+    return {
+        "timing": timed.to_dict(),
+        "kernel": kernel.to_dict(),
+        "value": float(value),
+        "gradient": [g.tolist() for g in np.split(gradient, cuts)],
+    }
+
+
+def wrong(found, value, gradient) -> float:
+    """Largest difference of the gradient, relative to its largest component."""
+    other, true = np.concatenate(found["gradient"]), np.concatenate(gradient)
+    return float(np.abs(other - true).max() / np.abs(true).max())
+
+
+def sky_of(case, nside):
+    """Global parameters, or patches."""
+    patch = None
+    if case == "patches":
+        patch = skies.coarse(nside, min(8, nside // 2))
+    return skies.make(nside, noise="pixel", patch=patch)
+
+
+def main():
+    """Measure."""
+    if (task := bench.asked()) is not None:
+        return bench.answer(**work(task))
+    args = bench.arguments(__doc__, nside=(64, 128, 256, 512), smoke=(8,), most_peer=128)
+    all_cores = (1,) if args.smoke else (1, 2)
+    size = 2**20 if args.smoke else memory.SIZE
+    speed = {n: memory.bandwidth(n, size, args.repeats) for n in all_cores}
+    rows, others = [], []
+    for case in ("global", "patches"):
+        for nside in args.nside:
+            sky = sky_of(case, nside)
+            data = sky.save(args.work / "sky.npz")
+            value, gradient = reference.of_sky(sky, sky.start, skies.NU0)
+            nbytes = 2 * sky.d.nbytes
+            task = {"data": str(data), "repeats": args.repeats}
+            plain = run(args, "numpy", {**task, "cores": 1})
+            check(plain, value, gradient)
+            for cores in all_cores:
+                ours = run(args, "distsep", {**task, "cores": cores})
+                check(ours, value, gradient)
+                mine, kernel = ours["timing"], ours["kernel"]
+                rate = nbytes / mine["median"] / 1e9
+                rows.append(
+                    [
+                        case,
+                        nside,
+                        cores,
+                        bench.spread(timing.Timing(**mine)),
+                        bench.seconds(kernel["median"]),
+                        f"{rate:.2f}",
+                        f"{rate / speed[cores]['read']:.0%}",
+                        bench.seconds(plain["timing"]["median"]),
+                        bench.ratio(plain["timing"]["median"] / cores, mine["median"]),
+                        bench.seconds(timing.Timing(**mine).compilation),
+                    ]
+                )
+                row = [case, nside, cores]
+                row += peer(args, "furax", sky, data, cores, mine, value, gradient)
+                row += peer(args, "fgbuster", sky, data, cores, mine, value, gradient)
+                others.append(row)
+            data.unlink()
+    reduced = [uniform(args, nside) for nside in args.nside]
+    bandwidth = bench.table(
+        ["cores", "read GB/s", "triad GB/s"],
+        [[n, f"{s['read']:.1f}", f"{s['triad']:.1f}"] for n, s in speed.items()],
+    )
+    bench.publish(
+        args,
+        "3_value_gradient",
+        "3. Value and gradient, pixel-varying noise in every band",
+        "15 bands, QU, float64, three kinds of parameters; patches: cells of nside 8. "
+        "At nside 64 the arrays (24 MB) fit into a cache of 32 MB.\n",
+        "Memory:\n",
+        bandwidth,
+        bench.table(
+            [
+                "parameters",
+                "nside",
+                "cores",
+                "step, median (range)",
+                "kernel alone",
+                "GB/s of the step",
+                "of read bandwidth",
+                "numpy, 1 core",
+                "ratio, per core",
+                "compilation, once",
+            ],
+            rows,
+        ),
+        f"{peers.version(args, 'furax')}, {peers.version(args, 'fgbuster')}; `off`: "
+        "largest error of the gradient, relative to its largest component. Not run "
+        f"above nside {args.most_peer}.\n",
+        bench.table(
+            [
+                "parameters",
+                "nside",
+                "cores",
+                *("furax", "ratio", "off"),
+                *("fgbuster", "ratio", "off"),
+            ],
+            others,
+        ),
+        "Uniform noise, global parameters, 1 core: distsep sees the reduced data.\n",
+        bench.table(
+            ["nside", "reduction, once", "step", "furax", "ratio", "off"], reduced
+        ),
+        "Quoted from before, fgbuster CPU: "
+        + ", ".join(
+            f"nside {n} {bench.seconds(t)}"
+            for n, t in peers.QUOTED_VALUE_GRADIENT.items()
+        )
+        + ".\n",
+    )
+    return None
+
+
+def uniform(args, nside) -> list:
+    """Row of the case where the data reduce; in this process, one device."""
+    import passes
+
+    sky = skies.make(nside)
+    p = passes.prepare(sky.observation(), skies.components())
+    x = np.concatenate(sky.start)
+    once = timing.measure(p.reduce, args.repeats)
+    objective = p.reduced()
+    timed = timing.measure(lambda: objective.value_gradient(x), args.repeats)
+    truth = reference.of_sky(sky, sky.start, skies.NU0)
+    value, gradient = objective.value_gradient(x)
+    found = {"value": value, "gradient": gradient[:, None]}
+    # Roots of sums keep differences of ln L, not its absolute value.
+    assert wrong(found, *truth) < SIGNIFICANT, "another gradient"
+    data = sky.save(args.work / "sky.npz")
+    row = [nside, bench.seconds(once.median), bench.seconds(timed.median)]
+    row += peer(args, "furax", sky, data, 1, timed.to_dict(), *truth)
+    data.unlink()
+    return row
+
+
+def run(args, who, task):
+    """One of our own competitors; in this process for a smoke test."""
+    task = {**task, "who": who}
+    if args.smoke:
+        return work({**task, "here": True})
+    return bench.worker("value_gradient.py", task, cores=task["cores"])
+
+
+def check(found, value, gradient):
+    """Stop before a time of a wrong answer is printed."""
+    assert "failed" not in found, found["failed"]
+    off = abs(found["value"] / value - 1)
+    assert off < SIGNIFICANT, f"another value: {off:.1e}"
+    assert wrong(found, value, gradient) < SIGNIFICANT, "another gradient"
+
+
+def peer(args, name, sky, data, cores, mine, value, gradient) -> list:
+    """Time, ratio and error of a peer; `-` where it is not run."""
+    if name == "fgbuster" and sky.patch is not None:
+        return ["one value only", "-", "-"]
+    if sky.nside > args.most_peer:
+        return ["not run", "-", "-"]
+    found = peers.run(args, name, "value_gradient", data, cores=cores)
+    if "failed" in found:
+        return [found["failed"], "-", "-"]
+    median = found["timing"]["median"]
+    off = wrong(found, value, gradient)
+    return [bench.seconds(median), bench.ratio(median, mine["median"]), f"{off:.0e}"]
+
+
+if __name__ == "__main__":
+    main()
