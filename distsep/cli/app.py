@@ -245,7 +245,7 @@ def info(
 def doctor(
     quiet: Quiet = False, log_file: LogFile = None, devices: Devices = None
 ) -> None:
-    """Check the installation: versions, MPI, devices, and a separation of a second.
+    """Check the installation: versions, MPI, devices, and a small separation.
 
     **Examples**
 

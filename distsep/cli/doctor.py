@@ -135,7 +135,7 @@ def _separation(session: Session) -> str:
         cell_ids=ids,
     )
     began = time.perf_counter()
-    result = distsep.separate(components, observation, comm=comm)
+    result = distsep.separate(components, observation, solver="newton", comm=comm)
     seconds = time.perf_counter() - began
     for name, value in truth.items():
         off = abs(float(result.parameters[name]) - value) / float(result.sigma[name])

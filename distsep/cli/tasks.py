@@ -209,7 +209,11 @@ def _facts(reader: Any) -> list[tuple[str, str]]:
         facts += [
             ("components", ", ".join(head["component_names"])),
             ("parameters", f"{len(head['names'])}: {', '.join(head['kinds'])}"),
-            ("fit", head["message"]),
+            (
+                "fit",
+                ("converged: " if head["converged"] else "not converged: ")
+                + head["message"],
+            ),
         ]
     facts += [("warning", text) for text in head.get("warnings", ())]
     return facts
