@@ -1,0 +1,67 @@
+"""The same to the last bit for any number of ranks and devices, at real block sizes."""
+
+from functools import cache
+from pathlib import Path
+
+import bits
+import numpy as np
+import pytest
+
+from distsep.parallel import serial
+
+
+@cache
+def alone(case):
+    """The answer of one process on one device."""
+    return bits.separate(case, serial(), 1)
+
+
+def require_same(found, expected):
+    for name, x in expected.items():
+        assert found[name].dtype == x.dtype
+        assert found[name].tobytes() == x.tobytes(), name
+
+
+@pytest.mark.parametrize("case", bits.SKIES)
+def test_the_skies_are_what_they_should_be(case):
+    grid = bits.sky(case).grid
+    assert grid.block >= 4096
+    assert grid.npix % grid.block
+    idle = [grid.rank_pixels(rank, 3) for rank in range(3)]
+    assert any(a == b for a, b in idle) == (case == "idle")
+    found = alone(case)
+    assert np.isfinite(found["parameters"][~np.isnan(found["parameters"])]).all()
+    assert np.isfinite(found["covariance"]).all()
+
+
+@pytest.mark.parametrize("case", bits.SKIES)
+def test_these_ranks_with_one_and_two_devices(case, comm):
+    """Serially: the devices. Under mpirun: the ranks as well."""
+    start, stop = bits.sky(case).grid.rank_pixels(comm.rank, comm.size)
+    mine = {n: alone(case)[n][..., start:stop].copy() for n in bits.MAPS}
+    for devices in bits.DEVICES if comm.size > 1 else bits.DEVICES[1:]:
+        require_same(bits.separate(case, comm, devices), alone(case) | mine)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Compiled programs are kept from one number of ranks to the next."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "devices"), [(2, [2]), (3, [1, 2]), (4, [1, 2])])
+def test_two_three_and_four_ranks(n, devices, mpirun, kept, tmp_path):
+    """Each with another number of threads for the host's linear algebra."""
+    out, env = tmp_path / "found.npz", kept | {"OMP_NUM_THREADS": str(n - 1)}
+    program = "-m", "mpi4py", Path(bits.__file__), out, *devices
+    ran = mpirun(n, *program, env=env, timeout=600)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    with np.load(out) as found:
+        for case, k in ((case, k) for case in bits.SKIES for k in devices):
+            of_case = {name: found[f"{case} {k} {name}"] for name in alone(case)}
+            require_same(of_case, alone(case))
