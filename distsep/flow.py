@@ -23,14 +23,16 @@ from distsep.inference.objective import Objective
 from distsep.inference.passes import Devices, PoolSums
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
 from distsep.inference.sampling import Samples, sample
-from distsep.inference.uncertainty import pool_covariance, uncertainty
+from distsep.inference.uncertainty import Uncertainty, pool_covariance, uncertainty
 from distsep.inference.words import describe
 from distsep.keep import Keeper
 from distsep.parallel import comm as ranks
 from distsep.parallel import mesh as meshes
+from distsep.parallel import one_blas_thread
 from distsep.problem import Problem, set_up
 
 
+@one_blas_thread
 def separate(
     components: Sequence,
     observation: Any,
@@ -72,7 +74,9 @@ def separate(
         priors: `(mean, std)` of Gaussian priors.
         bounds: `(lower, upper)`.
         shared: Parameters that are one: see `MixingMatrix`.
-        calibration, band_shift, angle: Names of bands that have such a parameter.
+        calibration: Names of bands with a gain as parameter.
+        band_shift: Names of bands whose bandpass may be shifted [GHz].
+        angle: Names of bands with a polarisation angle [rad].
         global_terms: `distsep.Monopole(...)`, `Dipole`, `Template`, `Regional`.
         solver: `"adam"`, `"lbfgs"` or `"newton"`.
         tolerance: Distance from the optimum [sigma] at which a fit has converged.
@@ -170,11 +174,12 @@ def separate(
         steps=sum(found.passes),
         message=message,
         warnings=(*source.header.warnings, *warnings),
+        residual_power=keeper.residual_power(partial(plan.block_sum, total=comm.sum)),
         reduced=(sums.rows, int(counts[1])) if isinstance(sums, ReducedData) else None,
         seconds=clock.seconds,
         ranks=comm.size,
         devices=local.number,
-        applier=partial(_apply, problem, found.x, local, comm),
+        applier=partial(_apply, problem, found.x, errors, local, comm),
         sampler=partial(
             _sample,
             problem,
@@ -272,19 +277,37 @@ def _sample(
 
 
 def _apply(
-    problem: Problem, x, local: Devices, comm: Any, result: Result, observation, output
+    problem: Problem,
+    x,
+    errors: Uncertainty,
+    devices: Devices,
+    comm: Any,
+    result: Result,
+    observation,
+    output=None,
+    *,
+    spread: bool = False,
 ) -> Result:
-    """The fitted weights on other maps of the same samples: see `Result.apply`."""
+    """The fitted weights on other maps of the same samples: see `Result.apply`.
+
+    With `spread`, and the covariance that the parameters' errors give the amplitudes.
+    """
     source = problem.pixel_source(observation)
     only_weights = np.where(problem.parameters.linear, 0.0, x)
-    kept = problem.kept(next(iter(result.units.values())), (), False)
+    chosen = result.component_names if spread else ()
+    kept = problem.kept(next(iter(result.units.values())), chosen, False)
     keeper = Keeper(source, kept, output=output, overwrite=False, comm=comm)
-    survey = problem.survey(local, source)
+    survey = problem.survey(devices, source)
     tables = problem.model.tables(only_weights)
-    second = SecondPass(survey, tables, problem.plan, problem.nstokes)
+    index = np.asarray(problem.model.index)
+    covariance = pool_covariance(errors, index) if spread else None
+    second = SecondPass(
+        survey, tables, problem.plan, problem.nstokes, covariance, noise=False
+    )
     chi2 = _second_pass(second, keeper, problem.plan, comm)
     applied = result.replace(
         **{**keeper.maps(), "chi2_total": chi2, "neg_log_like": chi2 / 2},
+        residual_power=None,
         message="the weights of another fit: nothing was fitted to these maps",
     )
     keeper.finish(applied)

@@ -1,6 +1,6 @@
 """What becomes of the maps of a run: kept in memory, or written chunk by chunk."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +55,7 @@ class Keeper:
     ):
         self._source, self._kept = source, kept
         self._maps: dict[str, list[np.ndarray]] = {}
+        self._squares: list[np.ndarray] = []
         self._writer = None
         if output is None:
             return
@@ -87,6 +88,10 @@ class Keeper:
             values["amplitude_covariance"] = maps.covariance[:, c][:, :, c] * factor
         if kept.residuals:
             values["residuals"] = maps.residuals
+            seen = np.isfinite(maps.residuals)
+            squares = np.stack([np.where(seen, maps.residuals**2, 0.0), seen])
+            starts = np.arange(0, obs.npix, obs.grid.block)
+            self._squares.append(np.add.reduceat(squares, starts, axis=-1))
         for k, of in kept.patch_of.items():
             ids = of(obs)
             values[f"{k}.patch"] = np.broadcast_to(ids, (ids.shape[0], obs.npix))
@@ -135,6 +140,20 @@ class Keeper:
             "first_pixel": getattr(header, "start", 0),
             "caller_index": getattr(header, "caller_index", None),
         }
+
+    def residual_power(self, block_sum: Callable) -> np.ndarray | None:
+        """Mean square of the residuals of every band and Stokes parameter.
+
+        Args:
+            block_sum: Adds one number per block over all blocks of all ranks.
+
+        Communication: two allreduces per band and Stokes parameter, if kept.
+        """
+        if not self._kept.residuals:
+            return None
+        squares = np.concatenate(self._squares, -1)
+        total = np.apply_along_axis(block_sum, -1, squares)
+        return total[0] / np.maximum(total[1], 1)
 
     def finish(self, result: Result) -> None:
         """Complete the store. Communication: barriers."""

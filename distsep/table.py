@@ -85,8 +85,11 @@ def text_table(result: Result, truth: Truth | None = None) -> str:
         for r in parameter_rows(result, truth)
     ]
     for name, (value, error) in result.global_terms.items():
-        value_text, error_text = _rounded(value, error)
-        rows.append((name, "", value_text, error_text, "", "", ""))
+        values, errors = (np.atleast_1d(np.asarray(x, float)) for x in (value, error))
+        known = np.isfinite(values)
+        fitted, sigma = _in_words(values[known], errors[known])
+        regions = str(known.sum()) if len(values) > 1 else ""
+        rows.append((name, "", fitted, sigma, "", "", regions))
     kept = [n for n in range(len(heads)) if n == 0 or any(row[n] for row in rows)]
     if all(row[6] in ("1", "") for row in rows):
         kept.remove(6)
@@ -111,6 +114,11 @@ def _facts(result: Result) -> list[str]:
     if result.reduced is not None:
         few, many = result.reduced
         lines.append(f"fitted to {few} rows that stand for {many} samples, exactly")
+    if result.residual_power is not None:
+        rms = np.sqrt(result.residual_power)
+        each = zip(result.bands, rms, strict=True)
+        words = (f"{band} {', '.join(f'{x:.3g}' for x in row)}" for band, row in each)
+        lines.append(f"residual rms [uK_CMB], {result.stokes}: {'; '.join(words)}")
     if result.seconds:
         phases = ", ".join(f"{name} {t:.2f}" for name, t in result.seconds.items())
         total = sum(result.seconds.values())
@@ -142,14 +150,20 @@ def _row(result: Result, kind: str, truth: Truth) -> Row:
     pull = ""
     if len(pulls):
         pull = f"{pulls[0]:+.2f}" if len(fitted) == 1 else f"rms {_rms(pulls):.2f}"
-    middle, error = _median(fitted[known]), _median(sigma[known])
-    value_text, error_text = _rounded(middle, error)
-    if len(fitted) > 1 and n:
-        low, high = (_rounded(f(fitted[known]), error)[0] for f in (np.min, np.max))
-        value_text = f"{value_text} [{low}, {high}]"
+    value_text, error_text = _in_words(fitted[known], sigma[known])
     said = "" if kind not in truth else "varies" if true is None else f"{true:g}"
     started = start[known] if len(start) == len(known) else start
     return Row(kind, f"{_median(started):g}", value_text, error_text, said, pull, n)
+
+
+def _in_words(values: np.ndarray, errors: np.ndarray) -> tuple[str, str]:
+    """Return values and their errors: of many, the median and the range."""
+    error = _median(errors)
+    value_text, error_text = _rounded(_median(values), error)
+    if len(values) > 1:
+        low, high = (_rounded(f(values), error)[0] for f in (np.min, np.max))
+        value_text = f"{value_text} [{low}, {high}]"
+    return value_text, error_text
 
 
 def _rounded(value: float, sigma: float) -> tuple[str, str]:

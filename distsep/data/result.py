@@ -31,6 +31,7 @@ class Result:
         amplitude_covariance: `(stokes, pix, comp, comp)` of `covariance_names`, the
             part that beta's uncertainty adds included; None if not asked for.
         residuals: `(freq, stokes, pix)` d - A s - F alpha [uK_CMB], if asked for.
+        residual_power: `(freq, stokes)` mean square of the residuals [uK_CMB^2].
         global_terms: Coefficient and error of each global term.
         chi2: `(stokes, pix)` r^T N^-1 r of each sample.
         dof: Degrees of freedom of the whole data set.
@@ -88,6 +89,7 @@ class Result:
     reduced: tuple[int, int] | None = None
     provenance: dict = field(default_factory=dict)
     residuals: np.ndarray | None = None
+    residual_power: np.ndarray | None = None
     covariance_names: tuple[str, ...] = ()
     grid: Grid | None = None
     first_pixel: int = 0
@@ -122,6 +124,39 @@ class Result:
                 "call it on what `separate` returned."
             )
         return self.applier(self, observation, output)
+
+    def bias(self, foregrounds: Any, truth: np.ndarray) -> tuple:
+        r"""Residuals that foregrounds leave in the amplitudes: systematic, statistical.
+
+        $W(\hat\beta)\, d - s$ for noise-free maps d of amplitudes s (0 for the CMB of
+        pure foregrounds): the parameters, or the laws, are not those of d. And the
+        root of $(\partial W d / \partial\beta)\, C\, (\partial W d /
+        \partial\beta)^T$: how far the errors of the parameters move the amplitudes.
+
+        Args:
+            foregrounds: Noise-free maps, an observation of the fitted pixels.
+            truth: Their amplitudes, `(comp, stokes, pix)` like `amplitudes`.
+
+        Returns:
+            Systematic residual and standard deviation of the statistical one, each
+            `(comp, stokes, pix)` in the units of `amplitudes`.
+
+        Raises:
+            ValueError: as `apply`.
+
+        Communication: collective, as `separate`.
+
+        References:
+            Stompor et al. (2016), PRD 94, 083526.
+        """
+        if self.applier is None:
+            raise ValueError(
+                "`Result.bias`: this result was read from a store and has no weights: "
+                "call it on what `separate` returned."
+            )
+        applied = self.applier(self, foregrounds, spread=True)
+        spread = np.einsum("kpcc->ckp", applied.amplitude_covariance)
+        return applied.amplitudes - truth, np.sqrt(np.clip(spread, 0, None))
 
     def sample(self, draws: int = 1000, chains: int = 4, seed: int = 0) -> Any:
         """Sample the profile likelihood times the priors with NUTS.

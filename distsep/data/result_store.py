@@ -136,6 +136,9 @@ def summary(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
                 np.asarray(getattr(result, name)[kind]),
                 "",
             )
+    if result.residual_power is not None:
+        power = result.residual_power
+        small["residual_power"] = (("freq", "stokes"), power, "uK_CMB^2")
     for name in _MATRICES:
         if getattr(result, name) is not None:
             small[name] = (("param", "param_2"), getattr(result, name), "")
@@ -214,12 +217,16 @@ def load_result(path: str | Path) -> Result:
         **{name: head[name] for name in _WORDS},
         **{name: tuple(head[name]) for name in (*_TUPLES, "warnings")},
         **{name: head["run"][name] for name in _RUN},
-        global_terms={k: tuple(v) for k, v in head["global_terms"].items()},
+        global_terms={
+            name: tuple(map(_numbers, pair))
+            for name, pair in head["global_terms"].items()
+        },
         reduced=head["reduced"] and tuple(head["reduced"]),
         amplitudes=_optional(reader, "amplitudes"),
         amplitude_covariance=covariance,
         chi2=_optional(reader, "chi2"),
         residuals=_optional(reader, "residuals"),
+        residual_power=_optional(reader, "residual_power"),
         grid=reader.grid,
         cell_ids=reader.read("cell_ids"),
         patches={kind: reader.read(f"{kind}.patch") for kind in head["patched"]},
@@ -261,3 +268,7 @@ def _optional(reader: GroupReader, name: str) -> Any:
 
 def _number(value: Any) -> float:
     return np.nan if value is None else float(value)
+
+
+def _numbers(value: Any) -> Any:
+    return np.array(value, float) if isinstance(value, list) else _number(value)

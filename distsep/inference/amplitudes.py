@@ -48,16 +48,28 @@ class SecondPass:
             amplitude covariances are wanted.
         model_rows: `(pool, row, comp)` A and `(pool, row, term)` F alpha of each pool,
             not whitened, if residual maps are wanted.
+        noise: Count the noise to the amplitude covariances, beside what the parameters'
+            uncertainty adds.
     """
 
     def __init__(
-        self, survey: Survey, tables, plan, nstokes, covariance=None, model_rows=None
+        self,
+        survey: Survey,
+        tables,
+        plan,
+        nstokes,
+        covariance=None,
+        model_rows=None,
+        *,
+        noise: bool = True,
     ):
         self._survey, self._plan, self._nstokes = survey, plan, nstokes
         self._tables, self._kernel = tables, block_amplitudes
         if covariance is not None:
             self._tables, self._kernel = (
-                WithCovariance(tables, covariance),
+                WithCovariance(
+                    tables, covariance, np.full(len(covariance), 1.0 * noise)
+                ),
                 block_amplitude_errors,
             )
         self._rows = model_rows
@@ -99,7 +111,7 @@ class SecondPass:
         return np.stack([maps[:, k, :, k] for k in range(nstokes)])
 
     def _residuals(self, part: Part, columns: np.ndarray) -> np.ndarray | None:
-        """d - A s - F alpha [uK_CMB] of every band, NaN where it did not observe."""
+        """Residuals d - A s - F alpha [uK_CMB] by band, NaN where not observed."""
         if self._rows is None:
             return None
         A, F = self._rows

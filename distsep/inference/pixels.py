@@ -10,10 +10,14 @@ from distsep.inference.tiles import over_tiles
 
 
 class WithCovariance(NamedTuple):
-    """Tables, and the covariance of the parameters of each pool."""
+    """Tables, the covariance of the parameters of each pool, and 1 or 0 for noise.
+
+    With 0 there is only what the parameters' uncertainty adds.
+    """
 
     tables: Tables
     covariance: Float[Array, "pool n n"]
+    noise: Float[Array, " pool"]
 
 
 def block_amplitudes(T: Tables, block: Block, template=()):
@@ -57,7 +61,7 @@ def block_amplitude_errors(both: WithCovariance, block: Block, template=()):
         J = tangents(T, lanes, block, template)
         added = jnp.einsum("kcl,km,mel->cel", J, both.covariance, J)
         whole = [
-            jnp.sum(half[i] * half[j], 0) + added[i, j]
+            both.noise * jnp.sum(half[i] * half[j], 0) + added[i, j]
             for i in range(ncomp)
             for j in range(ncomp)
         ]

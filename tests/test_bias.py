@@ -1,0 +1,69 @@
+"""What foregrounds leave in the amplitudes, known from noise-free maps of them."""
+
+import dense
+import numpy as np
+import pytest
+
+import distsep
+
+NU = np.array([40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0])
+LAWS = [distsep.CMB(), distsep.Dust(150.0, temp=20.0), distsep.Synchrotron(20.0)]
+KINDS = ("Dust.beta_d", "Synchrotron.beta_pl")
+NPIX, DEPTH = 48, 0.5
+
+
+def observation(d):
+    variance = np.full((7, 1, 1), DEPTH**2)
+    return distsep.Observation(
+        d, distsep.Instrument(NU), stokes="QU", nside=2, noise_variance=variance
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A dust temperature of 21 K, taken to be 20: the model is wrong."""
+    rng = np.random.default_rng(61)
+    s = rng.normal(size=(3, 2, NPIX)) * np.array([20.0, 100, 300])[:, None, None]
+    clean = np.einsum("fc,csp->fsp", dense.emission(NU, 1.54, 21.0, -3.0), s)
+    noisy = observation(clean + DEPTH * rng.normal(size=clean.shape))
+    result = distsep.separate(LAWS, noisy, solver="newton", amplitude_unit="K_CMB")
+    s[0] = 0  # of the foregrounds alone
+    clean = np.einsum("fc,csp->fsp", dense.emission(NU, 1.54, 21.0, -3.0), s)
+    return result, clean, s
+
+
+def weights(beta):
+    A = dense.emission(NU, beta[0], 20.0, beta[1])
+    return np.linalg.solve(A.T @ A, A.T)
+
+
+def test_systematic_and_statistical_residuals(fitted):
+    result, clean, s = fitted
+    systematic, statistical = result.bias(observation(clean), 1e-6 * s)
+    beta = np.array([float(result.parameters[k]) for k in KINDS])
+    expected = np.einsum("cf,fsp->csp", weights(beta), clean) - s
+    np.testing.assert_allclose(1e6 * systematic, expected, atol=1e-8)
+    assert np.abs(expected[0]).max() > 1e-3  # the bias is there
+
+    J = np.array([weights(beta + 1e-25j * u).imag / 1e-25 for u in np.eye(2)])
+    J = np.einsum("kcf,fsp->kcsp", J, clean)
+    variance = np.einsum("kcsp,kl,lcsp->csp", J, result.covariance, J)
+    np.testing.assert_allclose(1e6 * statistical, np.sqrt(variance), rtol=1e-6)
+
+
+def test_the_right_model_has_no_systematic_residual(fitted):
+    result, _, s = fitted
+    beta = [float(result.parameters[k]) for k in KINDS]
+    A = dense.emission(NU, beta[0], 20.0, beta[1])
+    clean = np.einsum("fc,csp->fsp", A, s)
+    systematic, _ = result.bias(observation(clean), 1e-6 * s)
+    np.testing.assert_allclose(1e6 * systematic, 0, atol=1e-8)
+
+
+def test_apply_is_linear_and_spends_no_fit(fitted):
+    result, clean, _ = fitted
+    once, twice = (result.apply(observation(k * clean)) for k in (1, 2))
+    np.testing.assert_allclose(twice.amplitudes, 2 * once.amplitudes, rtol=1e-9)
+    assert "nothing was fitted" in once.message
+    with pytest.raises(ValueError, match="read from a store"):
+        result.replace(applier=None).bias(observation(clean), clean[:3])
