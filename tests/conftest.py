@@ -146,3 +146,10 @@ def pytest_sessionfinish(session):
         counts = {name: _outcomes[name] for name in ("passed", "failed", "skipped")}
         path = Path(directory) / f"rank-{comm.rank}.json"
         path.write_text(json.dumps({"size": comm.size, **counts}))
+
+
+def pytest_unconfigure(config):
+    """The launcher drops the last words of a job that ends with an error."""
+    if _world().size > 1:
+        sys.stdout.flush()
+        time.sleep(0.5)

@@ -4,9 +4,13 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import distsep
+from distsep.config.run import read_config
 from distsep.config.sky import read_sky
+from distsep.data.store import save_observation
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 LAUNCHERS = {
@@ -87,10 +91,14 @@ def test_setup_refuses_an_mpi_that_is_not_there():
 
 
 def test_examples_are_good_configurations(tmp_path, monkeypatch):
-    from distsep.config.run import read_config
-
     monkeypatch.chdir(tmp_path)
-    Path("sky.zarr").mkdir()
-    assert read_sky(LAUNCH / "examples" / "sky.toml").sky.nside == 64
+    sky = read_sky(LAUNCH / "examples" / "sky.toml")
+    assert sky.sky.nside == 64
+    observation = distsep.Observation(
+        np.ones((15, 2, 12)), distsep.instrument("LiteBIRD"), stokes="QU", nside=1
+    )
+    save_observation(observation, "sky.zarr")
     config = read_config(LAUNCH / "examples" / "litebird.toml")
-    assert [c.kind for c in config.component] == ["CMB", "Dust", "Synchrotron"]
+    kinds = ["CMB", "Dust", "Synchrotron"]
+    assert [c.kind for c in sky.component] == kinds
+    assert [c.kind for c in config.component] == kinds
