@@ -140,11 +140,17 @@ def set_up(
     """Join a model and the maps of a rank.
 
     Args:
-        components, patches, start, fixed, priors, bounds, shared, global_terms: As for
-            `separate`.
+        components: Emission laws.
         source: Parts of the maps of this rank.
         comm: Ranks.
+        patches: As for `separate`, and so the next ones.
+        start: Where to start.
+        fixed: Parameters held.
+        priors: `(mean, std)`.
+        bounds: `(lower, upper)`.
+        shared: Parameters that are one.
         bands: `calibration`, `band_shift` and `angle`: names of bands.
+        global_terms: Monopoles, templates, ...
 
     Raises:
         ValueError: whatever is wrong with them.

@@ -170,7 +170,7 @@ inf_d = maps.copy()
 inf_d[0, 0, 0] = np.inf
 WRONG = {
     "shape": ({"d": maps[:3]}, r"maps=.*\(4, 2, pix\).*\(3, 2, 192\)"),
-    "stokes": ({"stokes": "UQ"}, r"stokes=.*'I', 'QU', 'IQU'.*'UQ'"),
+    "stokes": ({"stokes": "UQ"}, r"stokes=.*I, QU or IQU.*'UQ'"),
     "npix": ({"d": maps[..., :9]}, r"9 pixels.*192.*cell_ids"),
     "nside": ({"nside": 5}, r"nside=.*power of 2.*5"),
     "ordering": ({"ordering": "NESTED"}, r"ordering=.*RING or NEST"),

@@ -38,6 +38,9 @@ def noise_from_variance(variance, nfreq: int, nstokes: int, npix: int) -> Noise:
     Args:
         variance: Noise variance [uK_CMB^2], broadcastable to (freq, stokes, pix).
             Infinite: this band did not observe this pixel.
+        nfreq: Number of bands.
+        nstokes: Number of Stokes parameters.
+        npix: Number of pixels.
 
     Raises:
         ValueError: wrong shape; NaN, zero or negative variance.
@@ -84,6 +87,9 @@ def noise_from_inverse(invN, nfreq: int, nstokes: int, npix: int) -> Noise:
     Args:
         invN: [uK_CMB^-2], `(freq, freq)`, `(stokes, freq, freq)` or
             `(stokes, pix, freq, freq)`, symmetric, positive semi-definite.
+        nfreq: Number of bands.
+        nstokes: Number of Stokes parameters.
+        npix: Number of pixels.
 
     Raises:
         ValueError: wrong shape (a covariance between Stokes parameters included),

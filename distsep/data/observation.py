@@ -99,65 +99,17 @@ class Observation:
         hits_norm=None,
         observed=None,
     ):
-        nfreq = len(instrument.nu)
-        if stokes not in STOKES:
-            raise ValueError(
-                f"`Observation(stokes=...)` must be one of {STOKES}, got {stokes!r}."
-            )
-        if coordsys not in ("G", "C", "E"):
-            raise ValueError(
-                f"`Observation(coordsys=...)` must be G, C or E, got {coordsys!r}."
-            )
-        if polcconv not in ("COSMO", "IAU"):
-            raise ValueError(
-                f"`Observation(polcconv=...)` must be COSMO or IAU, got {polcconv!r}."
-            )
-        if ordering not in ("RING", "NEST"):
-            raise ValueError(
-                f"`Observation(ordering=...)` must be RING or NEST, got {ordering!r}."
-            )
-        d = np.asarray(maps)
-        if d.dtype not in (np.float32, np.float64):
-            if d.dtype.kind not in "iuf":
-                raise TypeError(
-                    f"`Observation(maps=...)` must be real numbers, got {d.dtype}."
-                )
-            d = d.astype(np.float64)
-        if d.ndim != 3 or d.shape[:2] != (nfreq, len(stokes)):
-            raise ValueError(
-                f"`Observation(maps=...)` must have shape (freq, stokes, pix) = ({nfreq}, "
-                f"{len(stokes)}, pix) for {nfreq} bands and stokes={stokes!r}, got {d.shape}."
-            )
+        instrument = Instrument.of(instrument)
+        _check_words(
+            stokes=(stokes, STOKES),
+            coordsys=(coordsys, ("G", "C", "E")),
+            polcconv=(polcconv, ("COSMO", "IAU")),
+            ordering=(ordering, ("RING", "NEST")),
+        )
+        d = _checked_maps(maps, len(instrument.nu), stokes)
         npix = d.shape[-1]
         nest = _nest_ids(cell_ids, nside, ordering, npix)
         factor = _to_uK(instrument, unit)
-
-        if np.isinf(d).any():
-            raise ValueError(
-                "`Observation(maps=...)` holds infinite values. Mark samples that were not "
-                "observed as NaN or UNSEEN."
-            )
-        missing = np.isnan(d) | (np.abs(d / UNSEEN - 1) < 1e-5)
-        if noise_variance is not None:
-            # An infinite variance is a band that did not observe.
-            missing |= np.isinf(_broadcast(noise_variance, d.shape))
-        warnings = []
-        blank = (d == 0).all((0, 1))
-        if blank.any():
-            warnings.append(
-                f"{int(blank.sum())} pixels are exactly zero in every band and Stokes "
-                "parameter: taken as not observed."
-            )
-        use = ~missing.all((0, 1)) & ~blank
-        if observed is not None:
-            observed = np.asarray(observed)
-            if observed.shape != (npix,) or not np.isin(observed, (0, 1)).all():
-                raise ValueError(
-                    f"`Observation(observed=...)` must be {npix} values True (use) or "
-                    f"False, got shape {observed.shape}, dtype {observed.dtype}."
-                )
-            use &= observed.astype(bool)
-
         noise = _noise(
             instrument,
             stokes,
@@ -169,13 +121,18 @@ class Observation:
             hits,
             hits_norm,
         )
+        missing = np.isnan(d) | (np.abs(d / UNSEEN - 1) < 1e-5)
+        if noise_variance is not None:
+            # An infinite variance is a band that did not observe.
+            missing |= np.isinf(_broadcast(noise_variance, d.shape))
+        blank = (d == 0).all((0, 1))
+        use = ~missing.all((0, 1)) & ~blank & _checked_mask(observed, npix)
         if noise.weight is not None:
             use &= noise.weight > 0
         index = np.flatnonzero(use)
         index = index[np.argsort(nest[index], kind="stable")]
         if len(index) == 0:
             raise ValueError("`Observation(...)`: no pixel is observed.")
-
         scale = factor.astype(d.dtype)[:, None, None]
         d = np.where(missing, np.asarray(np.nan, d.dtype), d)[..., index] * scale
         if polcconv == "IAU" and "U" in stokes:
@@ -186,6 +143,12 @@ class Observation:
             blind = np.diagonal(noise.shape, axis1=1, axis2=2) == 0
             blind = np.moveaxis(blind, -1, 0)
             d[blind if blind.ndim == 3 else blind[..., None] & ~np.isnan(d)] = np.nan
+        warnings = ()
+        if blank.any():
+            warnings = (
+                f"{int(blank.sum())} pixels are exactly zero in every band and Stokes "
+                "parameter: taken as not observed.",
+            )
         self._fill(
             d=d,
             noise=noise,
@@ -199,7 +162,7 @@ class Observation:
             resolution=resolution,
             caller_npix=npix,
             caller_index=index,
-            warnings=tuple(warnings),
+            warnings=warnings,
         )
 
     def _fill(self, **fields) -> None:
@@ -250,6 +213,50 @@ class Observation:
             grid=Grid.of(max(len(keep), 1)),
             caller_index=None if self.caller_index is None else self.caller_index[keep],
         )
+
+
+def _check_words(**given: tuple[str, tuple[str, ...]]) -> None:
+    for name, (word, known) in given.items():
+        if word not in known:
+            *first, last = known
+            raise ValueError(
+                f"`Observation({name}=...)` must be {', '.join(first)} or {last}, got "
+                f"{word!r}."
+            )
+
+
+def _checked_maps(maps, nfreq: int, stokes: str) -> np.ndarray:
+    """Maps as float64 or float32, of the right shape, without infinities."""
+    d = np.asarray(maps)
+    if d.dtype.kind not in "iuf":
+        raise TypeError(f"`Observation(maps=...)` must be real numbers, got {d.dtype}.")
+    if d.dtype not in (np.float32, np.float64):
+        d = d.astype(np.float64)
+    if d.ndim != 3 or d.shape[:2] != (nfreq, len(stokes)):
+        raise ValueError(
+            "`Observation(maps=...)` must have shape (freq, stokes, pix) = "
+            f"({nfreq}, {len(stokes)}, pix) for {nfreq} bands and stokes={stokes!r}, "
+            f"got {d.shape}."
+        )
+    if np.isinf(d).any():
+        raise ValueError(
+            "`Observation(maps=...)` holds infinite values. Mark samples that were "
+            "not observed as NaN or UNSEEN."
+        )
+    return d
+
+
+def _checked_mask(observed, npix: int) -> np.ndarray | bool:
+    """True for each pixel to use."""
+    if observed is None:
+        return True
+    observed = np.asarray(observed)
+    if observed.shape != (npix,) or not np.isin(observed, (0, 1)).all():
+        raise ValueError(
+            f"`Observation(observed=...)` must be {npix} values True (use) or False, "
+            f"got shape {observed.shape}, dtype {observed.dtype}."
+        )
+    return observed.astype(bool)
 
 
 def _nest_ids(cell_ids, nside, ordering, npix) -> np.ndarray:
@@ -348,6 +355,7 @@ def _hit_weight(hits, norm, npix) -> np.ndarray | None:
     if norm not in norms:
         raise ValueError(
             "`Observation(hits_norm=...)` must be 1, 'max' or 'mean': the hit count at "
-            f"which the depth holds (guessing costs a factor 1.9 in sigma); got {norm!r}."
+            "which the depth holds (guessing costs a factor 1.9 in sigma); got "
+            f"{norm!r}."
         )
     return h / norms[norm]

@@ -75,8 +75,8 @@ def resolve_patches(
 def _cells(coarse: int, name: str, nside: int) -> tuple[int, PatchOf]:
     if coarse > nside or coarse < 1 or coarse & (coarse - 1):
         raise ValueError(
-            f"`separate(patches={{{name!r}: {coarse}}})`: expected an nside, a power of "
-            f"two of at most {nside}, that of the maps."
+            f"`separate(patches={{{name!r}: {coarse}}})`: expected an nside, a power "
+            f"of two of at most {nside}, that of the maps."
         )
     number = 12 * coarse**2
     return number, lambda obs: nside_patches(obs.nside, obs.cell_ids, coarse)[

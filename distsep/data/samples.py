@@ -98,7 +98,7 @@ def _bands(key: bytes, nrow: int) -> np.ndarray:
 
 
 def _shapes(noise: Noise, joint: bool):
-    """Distinct shapes over rows, each group's scale and shape: Q and U often share one."""
+    """Distinct shapes over rows, each group's scale and shape: Q and U may share."""
     a = noise.shape
     if noise.kind == "uniform":
         a = a.reshape(1, -1) if joint else a.T

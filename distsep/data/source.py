@@ -106,8 +106,8 @@ class PairSource:
         for what in ("nside", "stokes", "coordsys"):
             if getattr(one, what) != getattr(other, what):
                 raise ValueError(
-                    f"`apply(observation)`: expected {what} {getattr(one, what)!r}, that "
-                    f"of the fit; got {getattr(other, what)!r}."
+                    f"`apply(observation)`: expected {what} {getattr(one, what)!r}, "
+                    f"that of the fit; got {getattr(other, what)!r}."
                 )
         if one.instrument.bands != other.instrument.bands:
             raise ValueError(

@@ -44,8 +44,8 @@ class PixelMaps:
             values = m[..., cells]
         else:
             raise ValueError(
-                f"`Template(name={name!r})` has {m.shape[-1]} pixels, expected {whole}, "
-                f"the whole sphere at nside {obs.nside}"
+                f"`Template(name={name!r})` has {m.shape[-1]} pixels, expected "
+                f"{whole}, the whole sphere at nside {obs.nside}"
                 + (f", or {own}, those of the maps." if own else ".")
             )
         bad = ~np.isfinite(values) | healpix.is_missing(values)

@@ -18,7 +18,8 @@ class RawBlock(NamedTuple):
     Attributes:
         d: Maps [uK_CMB]; NaN = not observed in that band.
         t: Templates of the global terms, one map per Stokes group.
-        index: Place of each lane's sample in `(group, pix)`; -1 = empty. None: as it is.
+        index: Place of each lane's sample in `(group, pix)`, -1 = empty; None: as it
+            is.
         pool: Pool of each tile.
         noise_class: Noise class of each tile.
         weight: Weight of each pixel, where the noise has a shape.

@@ -123,9 +123,11 @@ def make_parameters(
         kinds: Names of the spectral kinds, then of the global terms.
         npatch: Patches of each.
         pool_patch: `(pool, kind)`: patches no pool uses get no parameter.
-        start, bounds, priors: The user's, by kind: number or one per patch;
-            `(lower, upper)`; `(mean, std)`.
-        defaults, default_bounds: The model's.
+        start: The user's starts by kind: a number, or one per patch.
+        bounds: The user's `(lower, upper)`.
+        priors: The user's `(mean, std)`.
+        defaults: Starts of the model.
+        default_bounds: Bounds of the model.
         linear: Names of the kinds that are coefficients of global terms.
 
     Raises:
@@ -163,8 +165,8 @@ def make_parameters(
             )
         if not (e > 0).all() or np.isnan(m).any():
             wrong.append(
-                f"`priors` of {name!r} need (mean, std) with std > 0, got ({mean}, {std}); "
-                "to hold a parameter use `fixed`"
+                f"`priors` of {name!r} need (mean, std) with std > 0, got ({mean}, "
+                f"{std}); to hold a parameter use `fixed`"
             )
             e = np.ones_like(e)
         columns["kind"].append(np.full(len(used), k))

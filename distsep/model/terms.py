@@ -225,7 +225,8 @@ def _band_terms(n, term, instrument, stokes, joint, source) -> list[Linear]:
     together = isinstance(term, Template) and np.ndim(term.map) == 2
     if together and len(term.map) != len(stokes):
         raise ValueError(
-            f"{where}: expected a map per Stokes parameter ({stokes}), got {len(term.map)}."
+            f"{where}: expected a map per Stokes parameter ({stokes}), got "
+            f"{len(term.map)}."
         )
     out = []
     groups = [""] if together else list(letters)
