@@ -77,16 +77,16 @@ class Keeper:
         """Keep or write the maps of one part. Communication: none."""
         obs, kept = maps.observation, self._kept
         scale = kept.scale[:, None, None]
-        values = {
+        values: dict[str, np.ndarray] = {
             "cell_ids": obs.cell_ids,
             "amplitudes": maps.s * scale,
             "chi2": maps.chi2,
         }
-        if kept.covariance:
+        if maps.covariance is not None:
             c = kept.chosen
             factor = np.outer(kept.scale[c], kept.scale[c])[:, :, None]
             values["amplitude_covariance"] = maps.covariance[:, c][:, :, c] * factor
-        if kept.residuals:
+        if maps.residuals is not None:
             values["residuals"] = maps.residuals
             seen = np.isfinite(maps.residuals)
             squares = np.stack([np.where(seen, maps.residuals**2, 0.0), seen])

@@ -95,7 +95,7 @@ def corner_plot(samples: Samples, path: str | Path, truth: Any = None) -> Path:
     size = 1.9 * n + 1
     with mpl.rc_context({**_STYLE, "font.size": 8}):
         figure = Figure(figsize=(size, size), facecolor="white", layout="constrained")
-        axes = figure.subplots(n, n, squeeze=False)
+        axes: Any = figure.subplots(n, n, squeeze=False)
         for row, column in np.ndindex(n, n):
             ax, x, y = axes[row, column], flat[:, column], flat[:, row]
             if column > row:

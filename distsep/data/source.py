@@ -141,10 +141,10 @@ def ahead(function, items) -> Iterator:
     """Yield `function(item)` in order, the next one made in a thread meanwhile."""
     items = list(items)
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(function, items[0]) if items else None
+        coming = [pool.submit(function, item) for item in items[:1]]
         for after in [*items[1:], None]:
-            done = coming.result()
-            coming = None if after is None else pool.submit(function, after)
+            done = coming.pop().result()
+            coming = [] if after is None else [pool.submit(function, after)]
             yield done
 
 

@@ -17,9 +17,7 @@ _LARGEST_PROBED = 64
 _NO_PIVOT = 1e-13
 
 
-def assemble(
-    index: np.ndarray, blocks: np.ndarray, diagonal: np.ndarray
-) -> sparse.csc_matrix:
+def assemble(index: np.ndarray, blocks: np.ndarray, diagonal: np.ndarray) -> Any:
     """Add the `(pool, kind, kind)` blocks of all pools into one matrix.
 
     Args:
@@ -159,5 +157,6 @@ def sandwich_diagonal(hessian, fisher, label) -> tuple[np.ndarray, np.ndarray]:
     step: diag((H + i e F)^-1) = diag(H^-1) - i e diag(H^-1 F H^-1), exact to rounding.
     """
     step = 1e-30
-    inverse = Factor((hessian + 1j * step * fisher).tocsc()).inverse_diagonal(label)
+    factor = Factor((hessian + 1j * step * fisher).tocsc())
+    inverse: Any = factor.inverse_diagonal(label)
     return inverse.real, -inverse.imag / step

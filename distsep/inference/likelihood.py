@@ -12,7 +12,7 @@ Rows that are already whitened (noise of one shape: `whiten`) have $N = 1$ and o
 `d`; samples with their own variances carry `w`, with their own covariances `invN`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,9 +70,9 @@ class _Lanes(NamedTuple):
     s: Array
     r: Array
     Nr: Array
-    weigh: object
-    forward: object
-    backward: object
+    weigh: Any
+    forward: Any
+    backward: Any
 
 
 def _dot(x, y):
@@ -112,7 +112,7 @@ def _solve_whitened(T: Tables, d) -> _Lanes:
 def _cholesky(m):
     """Cholesky factor of small matrices, unrolled, one per lane: lists of lanes."""
     n = len(m)
-    factor = [[None] * n for _ in range(n)]
+    factor: list[list[Any]] = [[None] * n for _ in range(n)]
     for j in range(n):
         pivot = m[j][j] - sum((factor[j][k] ** 2 for k in range(j)), 0.0)
         # The reciprocal is kept on the diagonal.
@@ -132,7 +132,7 @@ def _forward(factor, b):
 
 def _backward(factor, z):
     n = len(factor)
-    x = [None] * n
+    x: list[Any] = [None] * n
     for i in reversed(range(n)):
         known = sum((factor[k][i] * x[k] for k in range(i + 1, n)), 0.0)
         x[i] = (z[i] - known) * factor[i][i]
@@ -146,17 +146,13 @@ def _solve_weighted(T: Tables, d, w, invN, refine) -> _Lanes:
     if invN is None:
         products = jnp.stack([A[:, i] * A[:, j] for i, j in lower])
         entries = _dot(products, w)
-
-        def weigh(x):
-            return w * x
+        weigh = lambda x: w * x
     else:
         NA = jnp.einsum("rsl,sc->rcl", invN, A)
         entries = jnp.stack([_dot(A[:, i], NA[:, j]) for i, j in lower])
+        weigh = lambda x: jnp.einsum("rsl,sl->rl", invN, x)
 
-        def weigh(x):
-            return jnp.einsum("rsl,sl->rl", invN, x)
-
-    m = [[None] * ncomp for _ in range(ncomp)]
+    m: list[list[Any]] = [[None] * ncomp for _ in range(ncomp)]
     for (i, j), entry in zip(lower, entries, strict=True):
         # An empty lane has no weight: a unit matrix in place of zero.
         m[i][j] = jnp.where(entry == 0, 1.0, entry) if i == j else entry

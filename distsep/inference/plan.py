@@ -101,7 +101,9 @@ class Plan:
         nrow = len(header.instrument.nu) * (len(header.stokes) if joint else 1)
         self.few = 0
         self._number: list[np.ndarray] = []
-        self._pattern, self._used, found, noise = [], [], None, None
+        self._pattern, self._used = [], []
+        found: Any = None
+        noise: Any = None
         whole = self.source.complete
         look = self.source.pixels if whole else self.source.load
         for obs in ahead(look, range(self.source.number)):

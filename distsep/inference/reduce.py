@@ -116,7 +116,7 @@ def _merge(stack: np.ndarray) -> np.ndarray:
         padded[:, :k] = stack
         rows = min(k, _FAN_IN) * n
         padded = padded.reshape(runs, groups, _FAN_IN * n, n)[:, :, :rows]
-        stack, k = np.linalg.qr(padded, mode="r"), groups
+        stack, k = np.asarray(np.linalg.qr(padded, mode="r")), groups
     return stack[:, 0]
 
 

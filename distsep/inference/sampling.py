@@ -8,6 +8,7 @@ small; `Result.sigma` (H^-1 F H^-1) is then the better one.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -173,7 +174,8 @@ def _run(shape, template, draws, warmup, chains, problem: Whitened, key):
         (state, tuned), _ = tuning.run(tune, start, num_steps=warmup)
         kernel = blackjax.nuts(log_density, **tuned)
 
-        def step(state, key):
+        def step(state: Any, key):
+            info: Any
             state, info = kernel.step(key, state)
             return state, (parameters(state.position), info.is_divergent)
 

@@ -20,6 +20,8 @@ NULL = 1e-11
 _ROUNDING = 1e-9
 # Above this many coefficients (regions) conjugate gradients take over.
 LARGEST_DENSE = 3000
+# Conjugate gradients fail after so many steps for each coefficient.
+STEPS = 20
 
 
 class GlobalSolution(NamedTuple):
@@ -122,7 +124,7 @@ def _conjugate_gradients(matrix, gradient) -> np.ndarray:
     operator = lx.FunctionLinearOperator(multiply, shape, lx.positive_semidefinite_tag)
     inverse = lx.DiagonalLinearOperator(jnp.asarray(1 / diagonal))
     preconditioner = lx.TaggedLinearOperator(inverse, lx.positive_semidefinite_tag)
-    solver = lx.CG(rtol=1e-10, atol=0.0, max_steps=20 * len(gradient))
+    solver = lx.CG(rtol=1e-10, atol=0.0, max_steps=STEPS * len(gradient) + 1)
     # throw: not converging is an error, never an answer.
     found = lx.linear_solve(
         operator, shape, solver, options={"preconditioner": preconditioner}, throw=True

@@ -7,7 +7,7 @@ parameters of A.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ class LinearTerms:
     """
 
     kinds: tuple[Linear, ...] = ()
-    keys: tuple[Any, ...] = field(default=())
+    keys: tuple[Any, ...] = ()
 
     @property
     def template(self) -> tuple[int, ...]:
@@ -234,8 +234,8 @@ def _band_terms(n, term, instrument, stokes, joint, source) -> list[Linear]:
     for part, function in term.parts(source).items():
         for run in runs:
             for letter in groups:
-                place = stokes.find(letter) if letter else None
-                label = "" if len(run) > 1 else f".{names[run[0]]}"
+                place = stokes.find(letter) if letter else -1
+                label = "" if len(run) > 1 else f".{names[min(run)]}"
                 label += f".{part}" if part else ""
                 label += f".{letter}" if len(groups) > 1 else ""
                 if joint and together:
@@ -258,7 +258,7 @@ def _band_terms(n, term, instrument, stokes, joint, source) -> list[Linear]:
 
 def _on_group(function, place, nstokes):
     """A template that is zero for the other Stokes parameters."""
-    if place is None:
+    if place < 0:
         return function
 
     def template(obs):
