@@ -12,6 +12,7 @@ import distsep
 from distsep.inference.likelihood import Block
 from distsep.inference.model import Model
 from distsep.inference.objective import Objective
+from distsep.inference.pixels import WithCovariance, block_amplitude_errors
 from distsep.model.parameters import make_parameters
 
 NU = (40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0)
@@ -84,7 +85,7 @@ def draw(rng, patch, kind="unit", depth=1.0, truth=None):
 
 
 def lay_out(samples, how, spare=0):
-    """One tile per pool: the block, and the patches of every pool.
+    """One tile per pool: the block, the patches of every pool, the sample of each lane.
 
     Args:
         samples: The samples.
@@ -118,7 +119,7 @@ def lay_out(samples, how, spare=0):
     block = Block(
         put(d), jnp.zeros((0, len(lane))), jnp.asarray(pool, jnp.int32), w, invN
     )
-    return block, pools
+    return block, pools, lane
 
 
 @functools.cache
@@ -149,7 +150,7 @@ def make_model(samples, how, pools):
 
 def make_objective(samples, how, start=None, bounds=None, priors=None):
     """The objective of samples, without observation, ranks or devices."""
-    block, pools = lay_out(samples, how)
+    block, pools, _ = lay_out(samples, how)
     parameters = make_parameters(
         KINDS,
         list(samples.patch.max(0) + 1),
@@ -165,3 +166,22 @@ def make_objective(samples, how, start=None, bounds=None, priors=None):
         return np.asarray(program(kernel)(tables, block))
 
     return Objective(make_model(samples, how, pools), parameters, passes)
+
+
+def amplitudes(samples, how, x, C=None):
+    """Amplitudes, chi2 and amplitude covariance of every sample.
+
+    Args:
+        samples, how: See `lay_out`.
+        x: Parameters.
+        C: (kind, kind) covariance of the parameters; none: they are known.
+    """
+    block, pools, lane = lay_out(samples, how)
+    tables = make_model(samples, how, pools).tables(x, True)
+    C = jnp.zeros((len(pools), 3, 3)) if C is None else jnp.stack([C] * len(pools))
+    both = WithCovariance(tables, C, jnp.ones(len(pools)))
+    found = np.empty((13, len(samples.d)))
+    found[:, lane[lane >= 0]] = program(block_amplitude_errors)(both, block)[
+        :, lane >= 0
+    ]
+    return found[:3].T, found[3], found[4:].T.reshape(-1, 3, 3)

@@ -3,13 +3,17 @@
 import dense
 import numpy as np
 import pytest
-from problems import TRUTH, draw, lay_out, make_model, make_objective, program
-
-from distsep.inference.likelihood import (
-    block_amplitudes,
-    block_curvature,
-    block_value_gradient,
+from problems import (
+    TRUTH,
+    amplitudes,
+    draw,
+    lay_out,
+    make_model,
+    make_objective,
+    program,
 )
+
+from distsep.inference.likelihood import block_curvature, block_value_gradient
 
 NOISES = [  # how the noise was drawn, how the samples are laid out
     ("unit", "whitened"),
@@ -33,7 +37,7 @@ def case(request):
 
 def rows(kernel, samples, how, spare=0):
     """Sums of every tile at X."""
-    block, pools = lay_out(samples, how, spare)
+    block, pools, _ = lay_out(samples, how, spare)
     tables = make_model(samples, how, pools).tables(X, True)
     return np.asarray(program(kernel)(tables, block))
 
@@ -81,16 +85,27 @@ def test_fisher_and_hessian(case):
 @each_noise
 def test_amplitudes_their_covariance_and_chi2(kind, how):
     samples = draw(np.random.default_rng(1), PATCHES, kind)
-    found = rows(block_amplitudes, samples, how)
-    order = np.argsort(
-        np.unique(PATCHES, axis=0, return_inverse=True)[1].ravel(), kind="stable"
-    )  # of the lanes: none is empty
+    found = amplitudes(samples, how, X)
     s, covariance, chi2 = dense.solve(samples.mix(X), samples.d, samples.invN)
-    lower = covariance[:, *np.tril_indices(3)]
-    for mine, expected in zip(
-        np.split(found, [3, 4]), (s, chi2[:, None], lower), strict=True
-    ):
-        np.testing.assert_allclose(mine.T, expected[order], rtol=1e-7, atol=1e-9)
+    for mine, expected in zip(found, (s, chi2, covariance), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-7, atol=1e-9)
+
+
+@each_noise
+def test_what_uncertain_parameters_add_to_the_amplitudes(kind, how):
+    """J C J^T, J = ds/dx; the covariance C is that of the kinds, in every patch."""
+    samples = draw(np.random.default_rng(1), PATCHES, kind)
+    root = np.random.default_rng(2).normal(size=(3, 3)) * [[0.01], [0.1], [0.02]]
+    known, unsure = (amplitudes(samples, how, X, C)[2] for C in (None, root @ root.T))
+    J = []
+    for one in np.eye(3):  # all patches of a kind together
+        shift = 1j * dense.STEP * np.repeat(one, PATCHES.max(0) + 1)
+        A = samples.mix(X + shift)
+        J.append(dense.solve(A, samples.d, samples.invN)[0].imag / dense.STEP)
+    expected = np.einsum("knc,kr,mr,mne->nce", J, root, root, J)
+    scale = np.sqrt(np.einsum("ncc->nc", expected))
+    scale = scale[:, :, None] * scale[:, None, :]
+    np.testing.assert_allclose((unsure - known) / scale, expected / scale, atol=1e-6)
 
 
 @each_noise
