@@ -190,6 +190,31 @@ def test_the_sky_is_found_within_its_errors():
     assert result.neg_log_like == result.chi2_total / 2
 
 
+def test_amplitude_covariance_has_both_its_parts():
+    """(A^T N^-1 A)^-1, and what the uncertainty of beta adds."""
+    result = separate(observe(), amplitude_covariance=("CMB", "Dust", "Synchrotron"))
+    d = np.moveaxis(sky(), 0, -1).reshape(-1, NF)
+    invN = np.broadcast_to(np.diag(SIGMA**-2.0), (len(d), NF, NF))
+
+    def solved(x):
+        return dense.solve(np.broadcast_to(emission(x), (len(d), NF, 3)), d, invN)
+
+    x = values(result)
+    J = np.array([solved(x + 1j * dense.STEP * e)[0].imag for e in np.eye(2)])
+    J /= dense.STEP
+    expected = solved(x)[1] + np.einsum("knc,km,mne->nce", J, result.covariance, J)
+    found = result.amplitude_covariance.reshape(expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_residuals_are_what_the_amplitudes_leave():
+    result = separate(observe(), residuals=True)
+    model = np.einsum("fc,csp->fsp", emission(values(result)), result.amplitudes)
+    np.testing.assert_allclose(result.residuals, sky() - model, atol=1e-8)
+    chi2 = ((result.residuals / SIGMA[:, None, None]) ** 2).sum(0)
+    np.testing.assert_allclose(chi2, result.chi2, rtol=1e-8)
+
+
 def test_the_reduced_data_have_the_same_fit():
     reduced, full = separate(observe(), reduce=True), separate(observe(), reduce=False)
     assert reduced.reduced == (NF, 2 * NPIX)
