@@ -96,7 +96,11 @@ def worker(script: str, task: dict[str, Any], *, cores: int | None = None, **how
             text=True,
             stdin=subprocess.DEVNULL,
             timeout=how.get("timeout"),
-            env={**os.environ, **how.get("env", {}), "BENCH_CORES": json.dumps(allowed)},
+            env={
+                **os.environ,
+                **how.get("env", {}),
+                "BENCH_CORES": json.dumps(allowed),
+            },
             check=False,
         )
     except subprocess.TimeoutExpired:

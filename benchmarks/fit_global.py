@@ -1,8 +1,9 @@
 """How long is a fit of global parameters, uniform noise, data in memory?
 
 Timed: `distsep.separate` on an observation in memory, from the maps to amplitudes and
-errors. Apart: compilation (the first call), and the construction of the observation. The
-answer is checked with the plain numpy gradient: its distance from the optimum in sigma.
+errors. Apart: compilation (the first call), and the construction of the observation.
+The answer is checked with the plain numpy gradient: its distance from the optimum in
+sigma.
 """
 
 import bench
@@ -40,6 +41,12 @@ def phases(result) -> list[str]:
     return [bench.seconds(result.seconds[k]) for k in named]
 
 
+def separations(observation, found, **options):
+    """Return what is timed: a separation, added to a list."""
+    model = skies.components()
+    return lambda: found.append(distsep.separate(model, observation, **options))
+
+
 def main():
     """Measure."""
     args = bench.arguments(__doc__, nside=(64, 128, 256, 512), smoke=(8,))
@@ -47,13 +54,10 @@ def main():
     for nside in args.nside:
         sky = skies.make(nside)
         door, _ = timing.once(sky.observation)
-        observation, model = sky.observation(), skies.components()
-        for solver in SOLVERS:
+        observation = sky.observation()
+        for solver in SOLVERS[:1] if args.smoke else SOLVERS:
             found = []
-
-            def separate(solver=solver, found=found, observation=observation):
-                found.append(distsep.separate(model, observation, solver=solver))
-
+            separate = separations(observation, found, solver=solver)
             timed = timing.measure(separate, args.repeats)
             result = found[-1]
             distance = check(sky, result)

@@ -1,10 +1,10 @@
 """How long is a fit where every patch of sky has its own parameters?
 
-Cells of nside 8 for each parameter (768 patches each), where the data reduce; and K-means
-clusters, 10,000 of beta_d, 500 of temp and of beta_pl, on |b| > 20 deg at nside 64, where
-they do not: 3 pixels share a mixing matrix, and the one-pass path serves. Timed as in
-fit_global.py, K-means itself apart. Checked: the plain numpy gradient of every parameter
-in units of its error, and -ln L below that of the truth.
+Cells of nside 8 for each parameter (768 patches each), where the data reduce; and
+K-means clusters, 10,000 of beta_d, 500 of temp and of beta_pl, on |b| > 20 deg at nside
+64, where they do not: 3 pixels share a mixing matrix, and the one-pass path serves.
+Timed as in fit_global.py, K-means itself apart. Checked: -ln L, and the plain numpy
+gradient of every parameter in units of its error.
 """
 
 import bench
@@ -13,8 +13,7 @@ import peers
 import reference
 import skies
 import timing
-
-import distsep
+from fit_global import separations
 
 CLUSTERS = (10_000, 500, 500)
 LATITUDE = 20.0
@@ -58,16 +57,9 @@ def main():
     args = bench.arguments(__doc__, nside=(64, 256), smoke=(8,), solver="adam")
     ours, compared = [], []
     for name, nside, sky in cases(args):
-        observation, model = sky.observation(), skies.components()
         found = []
-
-        def separate(found=found, observation=observation, sky=sky):
-            found.append(
-                distsep.separate(
-                    model, observation, patches=sky.patches, solver=args.solver
-                )
-            )
-
+        how = {"patches": sky.patches, "solver": args.solver}
+        separate = separations(sky.observation(), found, **how)
         timed = timing.measure(separate, min(args.repeats, 3), most=60.0)
         result = found[-1]
         rest = check(sky, result)

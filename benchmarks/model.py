@@ -30,7 +30,7 @@ class Machine:
     Attributes:
         sample: Seconds per pixel (Q and U) of one value and gradient.
         reduce: Seconds per pixel of the reduction; the second pass is taken as long.
-        dispatch: Seconds of a step beside its pixels: tables, launch, a small allreduce.
+        dispatch: Seconds of a step beside its pixels: tables, launch, a small sum.
         byte: Seconds per byte of the allreduce, times 2 (P - 1) / P.
     """
 
@@ -112,7 +112,11 @@ def report(m: Machine, nside: int, raw: list[tuple], picture: Path | None) -> li
     for n in NSIDES:
         grid = Grid.of(12 * n**2)
         steps.append(
-            [n, grid.nchunks, *(bench.seconds(m.step(n, p)) + star(n, p) for p in RANKS)]
+            [
+                n,
+                grid.nchunks,
+                *(seconds(m, n, p) for p in RANKS),
+            ]
         )
         for rows, flag in ((uniform, True), (pixel, False)):
             found = [m.campaign(n, p, flag) for p in RANKS]
@@ -130,10 +134,10 @@ def report(m: Machine, nside: int, raw: list[tuple], picture: Path | None) -> li
         f"{m.reduce * 1e9:.1f} ns per pixel of the reduction, "
         f"{bench.seconds(m.dispatch)} per step beside the pixels, "
         f"{m.byte * 1e9:.2f} ns per byte summed.\n",
-        f"Assumed: ranks as fast as one core of this machine, each alone on its memory; "
+        "Assumed: ranks as fast as one core of this machine, each alone on its memory; "
         f"maps in memory (reading is section 5); {HOP * 1e6:.0f} us per hop of a tree "
-        f"and at most {1e-9 / WIRE:.0f} GB/s between nodes; no waiting for a slow rank; "
-        f"a rank owns whole chunks, so that more ranks than chunks do not help; "
+        f"and at most {1e-9 / WIRE:.0f} GB/s between nodes; no waiting for a slow "
+        "rank; a rank owns whole chunks, so that more ranks than chunks do not help; "
         f"{KINDS} global parameters.\n",
         bench.table(["ranks x devices", "measured step", "model"], for_measured),
         "Seconds per step, noise of every pixel (`*`: over 16 GB per rank, which would "
@@ -148,10 +152,10 @@ def report(m: Machine, nside: int, raw: list[tuple], picture: Path | None) -> li
     ]
 
 
-def star(nside: int, ranks: int) -> str:
-    """Mark a share that does not fit into 16 GB, maps and inverse variances."""
+def seconds(m: Machine, nside: int, ranks: int) -> str:
+    """A step; marked if a share of maps and inverse variances is beyond 16 GB."""
     big = 2 * BYTES * busiest(Grid.of(12 * nside**2), ranks) > 16e9
-    return "*" if big else ""
+    return bench.seconds(m.step(nside, ranks)) + ("*" if big else "")
 
 
 def hours(t: float) -> str:
@@ -180,7 +184,9 @@ def draw(m: Machine, nside: int, raw: list[tuple], path: Path) -> None:
     points = [(r, t) for r, d, _, t, _ in raw if d == 1]
     left.loglog(*zip(*points, strict=True), "ok", label="measured")
     left.set(xlabel="ranks", ylabel="seconds per step", title="noise of every pixel")
-    right.set(xlabel="ranks", ylabel="hours", title=f"{SKIES} skies: - uniform, -- pixel")
+    right.set(
+        xlabel="ranks", ylabel="hours", title=f"{SKIES} skies: - uniform, -- pixel"
+    )
     left.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

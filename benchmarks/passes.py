@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import distsep
@@ -44,6 +45,14 @@ class Passes(NamedTuple):
         """The likelihood of the reduced data: no pixels, no communication."""
         model = self.problem.model
         return Objective(model, self.problem.parameters, self.reduce())
+
+    @property
+    def blocks(self) -> Any:
+        """The packed samples, on the devices; blocks of padding left out."""
+        (part, block), *others = self.survey._kept
+        assert not others, "more than one part in memory"
+        nblocks = part.layout.pool.shape[0]
+        return jax.tree.map(lambda x: x[:nblocks], block)
 
     @property
     def message(self) -> int:

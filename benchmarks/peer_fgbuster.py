@@ -56,9 +56,7 @@ def value_gradient():
 
 def fit():
     """The whole separation, uniform noise: global, or in the cells of nside 8."""
-    d = np.array(
-        [[hp.reorder(m, n2r=True) for m in stokes] for stokes in sky["d"]]
-    )
+    d = np.array([[hp.reorder(m, n2r=True) for m in stokes] for stokes in sky["d"]])
     nside = 8 if "patch" in sky else 0
     found = []
 

@@ -31,12 +31,14 @@ NAMES = ("beta_dust", "temp_dust", "beta_pl")
 START = (1.54, 20.0, -3.0)
 patch = sky.get("patch")
 if patch is None:
-    params = {k: jnp.asarray(x) for k, x in zip(NAMES, START)}
+    params = {k: jnp.asarray(x) for k, x in zip(NAMES, START, strict=True)}
     indices = {f"{k}_patches": None for k in NAMES}
 else:
     numbers = patch.max(1) + 1
-    params = {k: jnp.full(n, x) for k, x, n in zip(NAMES, START, numbers)}
-    indices = {f"{k}_patches": jnp.asarray(p) for k, p in zip(NAMES, patch)}
+    params = {k: jnp.full(n, x) for k, x, n in zip(NAMES, START, numbers, strict=True)}
+    indices = {
+        f"{k}_patches": jnp.asarray(p) for k, p in zip(NAMES, patch, strict=True)
+    }
 
 pass_ = jax.jit(
     jax.value_and_grad(

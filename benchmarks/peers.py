@@ -7,9 +7,9 @@ import bench
 
 PYTHON = bench.HERE / ".venv-peers" / "bin" / "python"
 
-# Measured before with fgbuster 2.0.0 (40ef92c) on 2 cores of this kind of processor: QU,
-# 15 LiteBIRD bands, float64, the same three components; CPU seconds. Quoted, and marked
-# as such, where the peer does not run.
+# Measured before with fgbuster 2.0.0 (40ef92c) on 2 cores of this kind of processor:
+# QU, 15 LiteBIRD bands, float64, the same three components; CPU seconds. Quoted beside
+# what is measured.
 QUOTED_FIT = {64: 3.8, 128: 19.5, 256: 276.0}
 QUOTED_FIT_PATCHES = {64: 11.0, 128: 22.7, 256: 55.0}
 QUOTED_VALUE_GRADIENT = {64: 0.74, 128: 3.3, 256: 17.7}

@@ -15,6 +15,7 @@ env=$here/.venv-peers
 [ -x "$env/bin/python" ] || "${PYTHON:-python3}" -m venv "$env"
 pip() { "$env/bin/python" -m pip --disable-pip-version-check -q "$@"; }
 
+pip install tensorstore || true  # a reader of zarr, for end_to_end.py
 pip install "furax==0.17.*" || echo "peers: furax 0.17 could not be installed" >&2
 if [ -n "${FGBUSTER:-}" ] && [ -n "${CMBDB:-}" ]; then
     # `six` and matplotlib are imported but not declared there.

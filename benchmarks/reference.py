@@ -50,7 +50,8 @@ def value_gradient(x, nu, nu0, d, invN, patch=None):
 
     Args:
         x: Values of the three parameters, one array over patches each.
-        nu, nu0: Bands, and reference frequencies of dust and synchrotron [GHz].
+        nu: Bands [GHz].
+        nu0: Reference frequencies of dust and synchrotron [GHz].
         d: Maps `(freq, stokes, pix)`.
         invN: Inverse variances, of the same shape or with one pixel.
         patch: `(3, pix)` patch of every pixel, or None.

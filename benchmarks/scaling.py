@@ -2,9 +2,10 @@
 
 Measured: one value and gradient with pixel-varying noise (all maps seen, one packed
 allreduce), and the reduction of uniform noise, on 1 and 2 ranks of 1 and 2 devices; the
-same sky (strong), and the same pixels per rank (weak). The sums of a strong series must
-agree to the last bit. Then the allreduce alone, by size and number of ranks. From these a
-model (`model.py`) of 1 to 4096 ranks, with its assumptions, as a table and a picture.
+same sky (strong), and the same pixels per device (weak). The sums of a strong series
+must agree to the last bit. Then the allreduce alone, by size and number of ranks. From
+these a model (`model.py`) of 1 to 4096 ranks, with its assumptions, as a table and a
+picture.
 """
 
 import os
@@ -28,13 +29,15 @@ SIZES = tuple(8 * 8**k for k in range(9))  # bytes of an allreduce: 8 B to 128 M
 
 def work(task):
     """Run one measurement on all ranks of this launch."""
-    from distsep.parallel import launched_by_mpi, serial, world
+    from distsep.parallel import launched_by_mpi, world
 
     bench.use_devices(task["devices"])
-    comm = world() if launched_by_mpi() else serial()
-    found = {"pass": passes_of, "allreduce": allreduces}[task["what"]](task, comm)
-    if comm.rank == 0:
-        bench.answer(**found)
+    if not launched_by_mpi():
+        return bench.answer(**passes_of(task, None))
+    found = passes_of(task, world()) if "npix" in task else {}
+    if "sizes" in task:
+        found["sums"] = allreduces(task, world())
+    return bench.answer(**found) if world().rank == 0 else None
 
 
 def own_sky(task, comm, noise):
@@ -43,7 +46,8 @@ def own_sky(task, comm, noise):
 
     cells = np.arange(task["npix"])
     sky = skies.make(task["nside"], noise=noise, cell_ids=cells)
-    start, stop = Grid.of(task["npix"]).rank_pixels(comm.rank, comm.size)
+    rank, size = (0, 1) if comm is None else (comm.rank, comm.size)
+    start, stop = Grid.of(task["npix"]).rank_pixels(rank, size)
     sky.d, sky.cell_ids = sky.d[..., start:stop], cells[start:stop]
     if noise == "pixel":
         sky.variance = sky.variance[..., start:stop]
@@ -80,40 +84,33 @@ def allreduces(task, comm):
         assert (total == comm.size * (comm.size + 1) / 2).all(), "a wrong sum"
         repeats = max(3, min(200, int(2**24 / size))) if task["repeats"] > 1 else 1
         found.append(timing.measure(lambda x=x: comm.sum(x), repeats, comm).median)
-    return {"seconds": found}
+    return found
 
 
 # ---------------------------------------------------------------- the launches
 
 
-def launch(ranks, task):
+def launch(args, ranks, task):
     """Run a task on so many ranks."""
+    task = {"repeats": args.repeats, **task}
     if ranks == 1:
-        found = bench.worker("scaling.py", task)
-    else:
-        folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        mpirun = shutil.which("mpirun", path=folder)
-        if mpirun is None:
-            return {"failed": "no mpirun"}
-        found = bench.worker("scaling.py", task, launcher=[mpirun, "-n", str(ranks)])
-    return found
+        return passes_of(task, None) if args.smoke else bench.worker("scaling.py", task)
+    folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    mpirun = shutil.which("mpirun", path=folder)
+    if mpirun is None:
+        return {"failed": "no mpirun"}
+    return bench.worker("scaling.py", task, launcher=[mpirun, "-n", str(ranks)])
 
 
-def series(args, kind, layouts, nside, npix_of):
-    """Rows of a strong or weak series, and its raw numbers."""
-    rows, raw, first = [], [], None
+def series(args, kind, layouts, nside, npix_of, sizes=()):
+    """Rows of a strong or weak series, its raw numbers, and allreduces on 2 ranks."""
+    rows, raw, first, sums = [], [], None, None
     for ranks, devices in layouts:
         npix = npix_of(ranks, devices)
-        found = launch(
-            ranks,
-            {
-                "what": "pass",
-                "devices": devices,
-                "nside": nside,
-                "npix": npix,
-                "repeats": args.repeats,
-            },
-        )
+        task = {"devices": devices, "nside": nside, "npix": npix}
+        if sizes and (ranks, devices) == (2, 1):
+            task["sizes"] = sizes
+        found = launch(args, ranks, task)
         if "failed" in found:
             rows.append([kind, ranks, devices, f"{npix:,}", found["failed"]])
             continue
@@ -138,7 +135,8 @@ def series(args, kind, layouts, nside, npix_of):
             ]
         )
         raw.append((ranks, devices, npix, step, reduction))
-    return rows, raw
+        sums = found.get("sums", sums)
+    return rows, raw, sums
 
 
 def check(nside, npix, bits):
@@ -156,19 +154,17 @@ def main():
         return work(task)
     args = bench.arguments(__doc__, nside=(256,), smoke=(32,))
     nside = args.nside[0]
-    layouts = ((1, 1), (2, 2)) if args.smoke else LAYOUTS
+    layouts = ((1, 1), (2, 1)) if args.smoke else LAYOUTS
+    sizes = SIZES[:3] if args.smoke else SIZES
     whole = 12 * nside**2
-    strong, raw = series(args, "strong", layouts, nside, lambda r, n: whole)
-    # The share of a rank does not change: a quarter of the sphere for each device.
+    strong, raw, two = series(args, "strong", layouts, nside, lambda *_: whole, sizes)
+    sums = {} if two is None else {2: two}
     weak = []
     if not args.smoke:
-        weak, _ = series(args, "weak", layouts, nside, lambda r, n: whole // 4 * r * n)
-
-    ranks = (2,) if args.smoke else (2, 4)
-    sizes = SIZES[:3] if args.smoke else SIZES
-    task = {"what": "allreduce", "devices": 1, "sizes": sizes, "repeats": args.repeats}
-    sums = {n: launch(n, task) for n in ranks}
-    sums = {n: f["seconds"] for n, f in sums.items() if "failed" not in f}
+        # The share of a device does not change: a quarter of the sphere.
+        weak, *_ = series(args, "weak", layouts, nside, lambda r, n: whole // 4 * r * n)
+        four = launch(args, 4, {"devices": 1, "sizes": sizes})
+        sums |= {4: four["sums"]} if "sums" in four else {}
     rows = [
         [f"{size:,}", *(bench.seconds(times[i]) for times in sums.values())]
         for i, size in enumerate(sizes)

@@ -1,7 +1,7 @@
 """The data sets of the benchmarks: LiteBIRD's bands, CMB + dust + synchrotron, seeded.
 
-Amplitudes and noise are white; the emission laws are distsep's own. What is drawn can be
-handed to a peer as an npz file (`save`, `load`): frequencies, maps, noise, patches.
+Amplitudes and noise are white; the emission laws are distsep's own. What is drawn can
+be handed to a peer as an npz file (`save`, `load`): frequencies, maps, noise, patches.
 """
 
 from dataclasses import dataclass
@@ -57,9 +57,7 @@ class Sky:
     @property
     def patches(self) -> dict[str, np.ndarray]:
         """`patches=` of `separate`: maps of the caller's pixels."""
-        return (
-            {} if self.patch is None else dict(zip(KINDS, self.patch, strict=True))
-        )
+        return {} if self.patch is None else dict(zip(KINDS, self.patch, strict=True))
 
     def observation(self) -> distsep.Observation:
         """The maps, through the library's door."""

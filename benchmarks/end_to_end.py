@@ -1,0 +1,328 @@
+"""From store to store: how long, how much memory, and what the disk alone would take?
+
+A sky is simulated into a zarr store, separated into another in a process of its own
+(`distsep.separate(open_observation(...), output=...)`), and its peak memory read at
+the end. Beside it the bare minimum: the input through `cat`, through zarr chunk by
+chunk (and tensorstore, if the peers' environment has it), and the output's bytes
+written once. Files are in the page cache for all of them. Answers are checked before a
+time is printed: errors and chi2 at every nside, the plain numpy gradient where the maps
+fit in memory.
+"""
+
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import bench
+import memory
+import numpy as np
+import peers
+import timing
+
+SKY = """
+[sky]
+nside = {nside}
+stokes = "QU"
+seed = 3
+dtype = "{dtype}"
+[instrument]
+preset = "LiteBIRD"
+[[component]]
+kind = "CMB"
+amplitude = {{ random = 3.0 }}
+[[component]]
+kind = "Dust"
+nu0 = 353.0
+beta_d = 1.59
+temp = 19.4
+amplitude = {{ random = 30.0 }}
+[[component]]
+kind = "Synchrotron"
+nu0 = 23.0
+beta_pl = -3.06
+amplitude = {{ random = 20.0 }}
+[output]
+truth = false
+"""
+IN_MEMORY = 128  # largest nside that is checked with the reference
+LIMIT = 2 * 2**30  # bytes of memory per rank
+
+
+# ---------------------------------------------------------------- in its own process
+
+
+def work(task):
+    """Run one of the tasks below."""
+    do = {"separate": separate, "zarr": read_zarr, "ts": read_ts}[task["do"]]
+    bench.answer(**do(task))
+
+
+def separate(task):
+    """Separate twice: the second time everything is compiled."""
+    import skies
+
+    from distsep import separate
+    from distsep.data.store import open_observation
+
+    found, anonymous = [], [0.0]
+    done = threading.Event()
+    watch = threading.Thread(target=_watch, args=(anonymous, done))
+    watch.start()
+    timed = timing.measure(
+        lambda: found.append(
+            separate(
+                skies.components(),
+                open_observation(task["store"]),
+                output=task["output"],
+                overwrite=True,
+            )
+        ),
+        task["repeats"],
+        most=300.0,
+    )
+    done.set()
+    watch.join()
+    last = found[-1]
+    return {
+        "timing": timed.to_dict(),
+        "phases": last.seconds,
+        "peak": memory.peak(),
+        "anonymous": anonymous[0],
+        "converged": last.converged,
+        "x": [float(np.squeeze(last.parameters[k])) for k in skies.KINDS],
+        "sigma": [float(np.squeeze(last.sigma[k])) for k in skies.KINDS],
+        "covariance": last.covariance.tolist(),
+        "chi2": last.chi2_total,
+        "dof": last.dof,
+    }
+
+
+def _watch(most, done):
+    """Largest memory that is no mapped file, seen every 20 ms."""
+    while not done.wait(0.02):
+        status = Path("/proc/self/status").read_text()
+        line = next(x for x in status.splitlines() if x.startswith("RssAnon"))
+        most[0] = max(most[0], float(line.split()[1]) * 1024)
+
+
+def read_zarr(task):
+    """Read the maps chunk by chunk through zarr."""
+    import zarr
+
+    maps = zarr.open_group(task["store"], mode="r", use_consolidated=False)["maps"]
+
+    def run():
+        step = maps.chunks[-1]
+        for first in range(0, maps.shape[-1], step):
+            maps[..., first : first + step]
+
+    return {"seconds": timing.measure(run, task["repeats"]).median}
+
+
+def read_ts(task):
+    """Read the maps chunk by chunk through tensorstore."""
+    import tensorstore
+
+    where = {"driver": "file", "path": f"{task['store']}/maps/"}
+    maps = tensorstore.open({"driver": "zarr3", "kvstore": where}).result()
+
+    def run():
+        step = maps.chunk_layout.read_chunk.shape[-1]
+        for first in range(0, maps.shape[-1], step):
+            last = min(first + step, maps.shape[-1])
+            maps[..., first:last].read().result()
+
+    return {"seconds": timing.measure(run, task["repeats"]).median}
+
+
+# ---------------------------------------------------------------- the bare minimum
+
+
+def size(store: Path) -> int:
+    """Bytes of the files of a store."""
+    return sum(f.stat().st_size for f in store.rglob("*") if f.is_file())
+
+
+def cat(store: Path, repeats: int) -> float:
+    """Seconds of `cat` over the chunks of the maps."""
+    files = sorted(map(str, (store / "maps").rglob("c/**/*")))
+    files = [f for f in files if Path(f).is_file()]
+
+    def run():
+        with open("/dev/null", "w") as null:
+            subprocess.run(["cat", *files], stdout=null, check=True)
+
+    return timing.measure(run, repeats).median
+
+
+def write(folder: Path, nbytes: int, repeats: int) -> float:
+    """Seconds of writing so many bytes, in files of 4 MiB."""
+    piece = np.ones(2**19)
+
+    def run():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for i in range(max(nbytes // piece.nbytes, 1)):
+            piece.tofile(folder / str(i))
+
+    seconds = timing.measure(run, repeats).median
+    shutil.rmtree(folder)
+    return seconds
+
+
+# ---------------------------------------------------------------- the question
+
+
+def simulate(store: Path, nside: int, dtype: str) -> float:
+    """Write the input; return its seconds."""
+    from distsep.config.sky import read_sky
+    from distsep.simulate import simulate
+
+    config = store.with_suffix(".toml")
+    config.write_text(SKY.format(nside=nside, dtype=dtype))
+    start = time.perf_counter()
+    simulate(read_sky(config), store, overwrite=True)
+    return time.perf_counter() - start
+
+
+def check(store: Path, nside: int, found: dict) -> str:
+    """Stop at a wrong answer; say how it was checked."""
+    import reference
+    import skies
+
+    assert "failed" not in found, found["failed"]
+    pulls = (np.array(found["x"]) - skies.TRUTH) / found["sigma"]
+    assert found["converged"], "not converged"
+    assert np.abs(pulls).max() < 5, f"pulls {pulls}"
+    z = (found["chi2"] - found["dof"]) / np.sqrt(2 * found["dof"])
+    assert abs(z) < 5, f"chi2 is {z:.1f} sigma off"
+    words = f"pulls {' '.join(f'{p:+.1f}' for p in pulls)}, chi2 {z:+.1f} sigma"
+    if nside > IN_MEMORY:
+        return words
+    from distsep.data.store import read
+
+    obs = read(store)
+    shape = obs.noise.shape[..., None]
+    x = [np.array([v]) for v in found["x"]]
+    _, gradient = reference.value_gradient(
+        x, obs.instrument.nu, skies.NU0, obs.d, shape
+    )
+    off = reference.distance(gradient, np.array(found["covariance"]))
+    assert off < 1e-3, f"{off} sigma from the optimum"
+    return f"{words}, {off:.0e} sigma off"
+
+
+def measure(args, nside: int, dtype: str):
+    """Rows of one store."""
+    store, output = args.work / f"sky{nside}.zarr", args.work / "result.zarr"
+    simulated = simulate(store, nside, dtype)
+    task = {"store": str(store), "output": str(output), "repeats": args.repeats}
+    if args.smoke:
+        found = separate(task)
+        zarr, ts = read_zarr(task), {"failed": "not asked"}
+    else:
+        found = bench.worker("end_to_end.py", {**task, "do": "separate"})
+        zarr = bench.worker("end_to_end.py", {**task, "do": "zarr"})
+        python = {"python": peers.PYTHON} if peers.PYTHON.exists() else {}
+        ts = bench.worker("end_to_end.py", {**task, "do": "ts"}, **python)
+    words = check(store, nside, found)
+    written = size(output)
+    bare = {
+        "cat": cat(store, args.repeats),
+        "zarr": zarr.get("seconds"),
+        "tensorstore": ts.get("seconds"),
+        "write": write(args.work / "bare", written, args.repeats),
+    }
+    nbytes = size(store / "maps")
+    shutil.rmtree(store)
+    shutil.rmtree(output)
+    wall = found["timing"]["median"]
+    fastest = min(t for k, t in bare.items() if t is not None and k != "write")
+    least = fastest + bare["write"]
+    phases = found["phases"]
+    name = [nside, dtype]
+    times = [
+        *name,
+        f"{nbytes / 1e9:.2f} GB",
+        bench.spread(timing.Timing(**found["timing"])),
+        *(f"{phases.get(k, 0) / sum(phases.values()):.0%}" for k in PHASES),
+        bench.seconds(timing.Timing(**found["timing"]).compilation),
+        f"{found['peak'] / 2**30:.2f} GiB" + ("" if found["peak"] < LIMIT else " (!)"),
+        f"{found['anonymous'] / 2**30:.2f} GiB",
+        words,
+    ]
+    disk = [
+        *name,
+        *(bench.seconds(bare[k]) for k in ("cat", "zarr", "tensorstore")),
+        f"{bench.seconds(bare['write'])} ({written / 1e9:.2f} GB)",
+        bench.seconds(wall),
+        f"{wall / least:.2g}x",
+        *("-" if bare[k] is None else f"{bare[k] / wall:.0%}" for k in ("cat", "zarr")),
+        bench.seconds(simulated),
+    ]
+    return times, disk
+
+
+PHASES = ("preparing", "reduction", "fit", "errors", "amplitudes", "writing")
+
+
+def main():
+    """Measure."""
+    if (task := bench.asked()) is not None:
+        return work(task)
+    args = bench.arguments(__doc__, nside=(64, 256, 512, 1024, 2048), smoke=(32,))
+    args.repeats = min(args.repeats, 2)
+    times, disk = [], []
+    for nside in args.nside:
+        # Single precision where the maps would be 12 GB.
+        row, bare = measure(args, nside, "float32" if nside >= 2048 else "float64")
+        times.append(row)
+        disk.append(bare)
+    bench.publish(
+        args,
+        "5_end_to_end",
+        "5. From store to store",
+        "Uniform noise, 15 bands, QU, three global parameters, one rank of one device. "
+        "`reduction` and `amplitudes` read the maps, `amplitudes` writes the result as "
+        "it goes. Memory: the peak of the process, mapped files included, and without "
+        f"them; limit {LIMIT / 2**30:.0f} GiB.\n",
+        bench.table(
+            [
+                "nside",
+                "type",
+                "maps",
+                "separate, median (range)",
+                *PHASES,
+                "compilation, once",
+                "peak memory",
+                "without mapped files",
+                "checked",
+            ],
+            times,
+        ),
+        "Against the bare minimum, the fastest read plus the write of the same bytes "
+        "(`cat`, `zarr`: also as a share of the separation):\n",
+        bench.table(
+            [
+                "nside",
+                "type",
+                "cat",
+                "zarr",
+                "tensorstore",
+                "bare write",
+                "separate",
+                "ratio",
+                "cat / separate",
+                "zarr / separate",
+                "(simulation)",
+            ],
+            disk,
+        ),
+    )
+    return None
+
+
+if __name__ == "__main__":
+    main()
