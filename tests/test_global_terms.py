@@ -6,8 +6,11 @@ import dense
 import dense_global
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import distsep
+from distsep.config import read_config
+from distsep.data import store
 from distsep.data.healpix import ring_to_nest, unit_vectors
 from distsep.data.observation import Observation
 from distsep.data.source import ArraySource, placed
@@ -16,7 +19,9 @@ from distsep.inference import solve
 from distsep.inference.objective import Objective
 from distsep.inference.passes import PoolSums
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
+from distsep.parallel import serial
 from distsep.problem import set_up
+from distsep.table import text_table
 
 NU = np.array([40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0])
 NSIDE, NF = 2, len(NU)
@@ -166,7 +171,7 @@ def objective(comm, obs, terms, reduce):
         priors={},
         bounds={},
         shared=None,
-        bands={},
+        bands=dict.fromkeys(("calibration", "band_shift", "angle")),
         global_terms=terms,
     )
     sums = PoolSums(problem.survey(devices), problem.plan.pieces, comm.sum)
@@ -190,14 +195,17 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES)
-def case(request, comm):
+# Under mpirun these: two ways of noise, and regions that ranks share.
+DISTRIBUTED = ("QU reduced", "IQU own noise in every pixel", "QU regions reduced")
+
+
+def make(name, comm):
     """A sky, its terms, this rank's maps of it, and the dense system."""
-    stokes, noise, reduce, make = CASES[request.param]
-    regional = make is regional_terms
+    stokes, noise, reduce, terms_of = CASES[name]
+    regional = terms_of is regional_terms
     kind = "uniform" if noise == "missing" else noise
     whole = sky(stokes, kind, regional, noise == "missing")
-    terms, shared, precision = make(stokes)
+    terms, shared, precision = terms_of(stokes)
     return SimpleNamespace(
         comm=comm,
         reduce=reduce,
@@ -206,8 +214,21 @@ def case(request, comm):
         whole=whole,
         obs=share(comm, **whole, diagonal=noise != "dense"),
         dense=system(whole, shared, precision, 2 if regional else 3),
-        ncomp=2 if regional else 3,
     )
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return make(request.param, serial())
+
+
+@pytest.mark.parametrize("name", DISTRIBUTED)
+def test_at_any_number_of_ranks(comm, name):
+    if comm.size == 1:
+        pytest.skip("one rank: the other tests of this file")
+    case = make(name, comm)
+    test_solution_value_and_gradient_anywhere(case)
+    test_the_fit_and_everything_it_says(case)
 
 
 def test_solution_value_and_gradient_anywhere(case):
@@ -298,3 +319,77 @@ def test_the_fit_and_everything_it_says(case):
     assert result.chi2_total == pytest.approx(chi2.sum(), rel=1e-9)
     bands = np.isfinite(case.whole["maps"]).sum()
     assert result.dof == bands - s.size - n - len(alpha)
+    power = result.residual_power
+    r = np.moveaxis(r.reshape(ns, NPIX, NF), -1, 0)
+    r = np.where(np.isfinite(case.whole["maps"]), r, np.nan)
+    np.testing.assert_allclose(power, np.nanmean(r**2, -1), rtol=1e-6)
+
+
+def regional_fit():
+    case = make("QU regions reduced", serial())
+    return case, distsep.separate(
+        LAWS, case.obs, global_terms=case.terms, solver="newton", residuals=True
+    )
+
+
+def test_conjugate_gradients_give_the_dense_solution(monkeypatch):
+    """With thousands of regions; here with 26, where both can be had."""
+    case, plain = regional_fit()
+    monkeypatch.setattr(solve, "LARGEST_DENSE", 10)
+    _, found = regional_fit()
+    for name, (value, sigma) in plain.global_terms.items():
+        other, error = found.global_terms[name]
+        assert (np.abs(np.subtract(other, value)) < 1e-6 * np.array(sigma)).all()
+        np.testing.assert_allclose(error, sigma, rtol=1e-8)
+    np.testing.assert_allclose(found.amplitudes, plain.amplitudes, atol=1e-6)
+    monkeypatch.setattr(solve, "STEPS", 0)
+    with pytest.raises(RuntimeError, match="max"):
+        regional_fit()
+
+
+def test_regions_in_the_store_and_in_the_report(tmp_path):
+    _, result = regional_fit()
+    store.save_result(result, tmp_path / "result.zarr")
+    again = store.read(tmp_path / "result.zarr")
+    for name, pair in result.global_terms.items():
+        for one, other in zip(pair, again.global_terms[name], strict=True):
+            np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(again.residual_power, result.residual_power)
+    text = text_table(again)
+    (line,) = [x for x in text.splitlines() if x.startswith("Synchrotron  ")]
+    assert line.split()[-1] == "24"  # amplitudes, their median and range before
+    assert "residual rms [uK_CMB], QU: 40 " in text
+
+
+def test_the_example_of_run_toml(tmp_path, monkeypatch):
+    """Prior, dipole, residuals and covariance, as `distsep run` asks for them."""
+    monkeypatch.chdir(tmp_path)
+    rng, npix = np.random.default_rng(9), 192
+    instrument = distsep.instrument("LiteBIRD")
+    s = rng.normal(size=(3, 2, npix)) * np.array([3.0, 300, 100])[:, None, None]
+    A = dense.emission(instrument.nu, 1.54, 20.0, -3.0, nu_d=353.0, nu_s=23.0)
+    d = np.einsum("fc,csp->fsp", A, s)
+    d[instrument.bands.index("40")] += 0.7
+    d[instrument.bands.index("60"), 1] += 0.4 * unit_vectors(4, np.arange(npix))[:, 2]
+    d += 0.1 * rng.normal(size=d.shape)
+    obs = Observation(
+        d,
+        instrument,
+        stokes="QU",
+        nside=4,
+        ordering="NEST",
+        noise_variance=np.full((15, 1, 1), 0.01),
+    )
+    store.save_observation(obs, "sky.zarr")
+    config = read_config(ROOT / "launch" / "examples" / "monopole.toml")
+    data = store.open_observation("sky.zarr")
+    arguments = config.separate_arguments(nside=4, coordsys="G")
+    result = distsep.separate(observation=data, **arguments)
+    assert result.converged
+    truth = {"monopole.40.Q": 0.7, "monopole.40.U": 0.7, "dipole.60.z.U": 0.4}
+    assert len(result.global_terms) == 4 + 6
+    for name, (value, sigma) in result.global_terms.items():
+        assert abs(value - truth.get(name, 0.0)) < 4 * sigma
+        assert sigma < 0.1
+    assert result.residuals.shape == d.shape
+    assert result.amplitude_covariance.shape == (2, npix, 1, 1)
