@@ -130,10 +130,12 @@ def test_parameters_by_patch(case):
         solver="newton",
     )
     sigma = {name: ring(result.sigma[name]) for name in BETA}
-    # Two patches at nside 8 have next to no dust, and fgbuster's fit of one runs away
-    # (to beta_d = 35): such patches are not compared.
-    loose = sigma["Dust.beta_d"] > 1
+    # Two patches at nside 8 have next to no dust: in one of them the fit of fgbuster
+    # runs away (to beta_d = 35) and ours stops at a bound. They are not compared.
+    fitted = np.isfinite(ring(result.parameters["Dust.beta_d"]))
+    loose = fitted & ~(sigma["Dust.beta_d"] < 1)
     assert loose.sum() <= (2 if "fit8" in case else 0)
+    assert np.isnan(sigma["Dust.beta_d"][fitted]).sum() <= 1
     for k, name in enumerate(BETA):
         x = file[f"{case}__x"][k] if f"{case}__x" in file else file[f"{case}__x{k}"]
         x, mine = seen(x), ring(result.parameters[name])
