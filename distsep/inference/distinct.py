@@ -27,8 +27,11 @@ def alike(objective: Objective, x: np.ndarray) -> tuple[np.ndarray, tuple[str, .
     T = objective.model.tables(x, True)
     # Rows of R^-1 that are large belong to columns that the others make up.
     size = np.linalg.norm(np.asarray(T.A), axis=1)
-    rows = np.abs(size[:, :, None] * np.asarray(T.Rinv)).max(2, initial=0.0)
-    bad = ~(rows.max(1, initial=0.0) < _WORST)
+    with np.errstate(invalid="ignore"):
+        rows = np.abs(size[:, :, None] * np.asarray(T.Rinv)).max(2, initial=0.0)
+    # Equal columns leave no number; a law that is not finite is another matter.
+    finite = np.isfinite(size).all(1)
+    bad = finite & ~(rows.max(1, initial=0.0) < _WORST)
     if not bad.any():
         return bad, ()
     first = np.nan_to_num(rows[np.argmax(bad)], nan=np.inf)
