@@ -99,10 +99,11 @@ def test_calibration_and_angles(kind):
 def test_priors_in_place_of_a_reference():
     """All bands calibrated to 1%: drawn from the prior, the pulls are of unit width."""
     rng = np.random.default_rng(22)
-    d, sky = many_skies(N, 6, rng, (20, 30, 300))
-    d, bands = d[:5], BANDS[:5]
+    d, sky = many_skies(N, 12, rng, (20, 30, 300))
+    chosen = [0, 1, 3, 5, 6]
+    bands = [BANDS[b] for b in chosen]
     gain = 1 + 0.01 * rng.normal(size=(5, N))
-    obs = observe(d * gain[:, None, sky], 0.1, rng, nu=NU[:5])
+    obs = observe(d[chosen] * gain[:, None, sky], 0.1, rng, nu=NU[chosen])
     names = [f"calibration.{b}" for b in bands]
     result = distsep.separate(
         LAWS,
