@@ -42,7 +42,7 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import argparse
 
-    import bench
+    import bench  # pyright: ignore[reportMissingImports]
 
     args = argparse.Namespace(results=tmp_path / "machine.md")
     bench.publish(args, "1_one", "One", "first")
