@@ -182,8 +182,10 @@ def simulate(store: Path, nside: int, dtype: str) -> float:
 
     config = store.with_suffix(".toml")
     config.write_text(SKY.format(nside=nside, dtype=dtype))
+    sky = read_sky(config)
+    config.unlink()
     start = time.perf_counter()
-    simulate(read_sky(config), store, overwrite=True)
+    simulate(sky, store, overwrite=True)
     return time.perf_counter() - start
 
 
@@ -217,6 +219,7 @@ def check(store: Path, nside: int, found: dict) -> str:
 def measure(args, nside: int, dtype: str):
     """Rows of one store."""
     store, output = args.work / f"sky{nside}.zarr", args.work / "result.zarr"
+    shutil.rmtree(output, ignore_errors=True)
     simulated = simulate(store, nside, dtype)
     task = {"store": str(store), "output": str(output), "repeats": args.repeats}
     if args.smoke:
