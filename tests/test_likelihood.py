@@ -19,7 +19,6 @@ NOISES = [  # how the noise was drawn, how the samples are laid out
     ("unit", "whitened"),
     ("dense", "whitened"),
     ("pixel", "diagonal"),
-    ("pixel", "dense"),
     ("dense_pixel", "dense"),
 ]
 each_noise = pytest.mark.parametrize(("kind", "how"), NOISES)
