@@ -141,7 +141,7 @@ def test_parameters_by_patch(case):
         x, mine = seen(x), ring(result.parameters[name])
         np.testing.assert_array_equal(np.isnan(mine), np.isnan(x))
         off = np.abs(mine - x) / sigma[name]
-        assert np.nanmax(np.where(loose, 0, off) if loose.any() else off) < 5e-3
+        assert np.nanmax(np.where(loose, 0, off) if loose.any() else off) < 1e-4
     require_sigma(result, file, case, loose)
     cell = nest_to_ring(
         nsides[0], ring_to_nest(16, np.arange(3072)) // (16 // nsides[0]) ** 2
