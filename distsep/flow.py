@@ -321,6 +321,16 @@ def _source(observation, observed, comm) -> ArraySource | StoreSource:
         return StoreSource(observation, first, last, observed)
     if observed is not None:
         observation = observation.used(observed[observation.cell_ids.astype(np.int64)])
+    cells = observation.cell_ids
+    ends = [(int(cells[0]), int(cells[-1]))] if len(cells) else []
+    spans = [end for rank in comm.allgather(ends) for end in rank]
+    if any(
+        before[1] >= after[0] for before, after in zip(spans, spans[1:], strict=False)
+    ):
+        raise ValueError(
+            "`separate(comm=...)`: the ranks hold the same pixels, or not in order: "
+            "give each rank its own, ascending NEST, or read a store."
+        )
     return ArraySource(placed(observation, comm.rank, comm.allgather(observation.npix)))
 
 
