@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from distsep.data.blocks import Grid
-from distsep.data.healpix import ring_to_nest
+from distsep.data.healpix import pixel_area_arcmin2, ring_to_nest
 from distsep.data.noise import Noise, noise_from_inverse, noise_from_variance
 from distsep.model.instrument import Instrument
 
@@ -331,9 +331,8 @@ def _noise(
             np.asarray(inverse, float) / np.outer(factor, factor), nfreq, nstokes, npix
         )
     depth = np.stack([instrument.depth(letter) for letter in stokes], 1)
-    # 4 pi / (12 nside^2): from nside, never from the length of an array.
-    area = np.pi / (3 * nside**2) * np.degrees(60.0) ** 2
-    shape = area / depth**2
+    # The area is from nside, never from the length of an array.
+    shape = pixel_area_arcmin2(nside) / depth**2
     return Noise(shape, "uniform", _hit_weight(hits, hits_norm, npix))
 
 
