@@ -158,7 +158,7 @@ def separate(
     chi2 = _second_pass(second, keeper, plan, comm)
     clock("amplitudes")
 
-    counts = np.asarray(comm.sum(np.array([*plan.count(), plan.few], float)))
+    counts = np.asarray(comm.sum(np.array([*plan.count, plan.few], float)))
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
     estimated = parameters.number - objective.gauge.shape[1]
     result = Result(
@@ -321,6 +321,9 @@ def _source(observation, observed, comm) -> ArraySource | StoreSource:
         return StoreSource(observation, first, last, observed)
     if observed is not None:
         observation = observation.used(observed[observation.cell_ids.astype(np.int64)])
+    npix = comm.allgather(observation.npix)
+    if not sum(npix):
+        raise ValueError("`separate(observation=...)`: no pixel is observed.")
     cells = observation.cell_ids
     ends = [(int(cells[0]), int(cells[-1]))] if len(cells) else []
     spans = [end for rank in comm.allgather(ends) for end in rank]
@@ -331,7 +334,7 @@ def _source(observation, observed, comm) -> ArraySource | StoreSource:
             "`separate(comm=...)`: the ranks hold the same pixels, or not in order: "
             "give each rank its own, ascending NEST, or read a store."
         )
-    return ArraySource(placed(observation, comm.rank, comm.allgather(observation.npix)))
+    return ArraySource(placed(observation, comm.rank, npix))
 
 
 def local_devices(number: int | None = None) -> Devices:

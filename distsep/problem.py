@@ -22,8 +22,6 @@ from distsep.model.parameters import Parameters, check_names, make_parameters
 from distsep.model.terms import LinearTerms, expand
 from distsep.model.units import conversion
 
-_ONE_PATCH = np.zeros((1, 1), np.int64)
-
 
 class Problem(NamedTuple):
     """A model and the samples it is fitted to.
@@ -186,7 +184,7 @@ def set_up(
         ncolumn=ncolumn,
         joint=joint,
         rank=comm.rank,
-        patch_ids=lambda obs: [_ONE_PATCH if f is None else f(obs) for f in functions],
+        patches=functions,
         templates=lambda obs: terms.templates(obs, ngroup),
         allgather=comm.allgather,
     )

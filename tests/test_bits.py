@@ -7,6 +7,7 @@ import bits
 import numpy as np
 import pytest
 
+import distsep
 from distsep.parallel import serial
 
 
@@ -41,6 +42,33 @@ def test_these_ranks_with_one_and_two_devices(case, comm):
     mine = {n: alone(case)[n][..., start:stop].copy() for n in bits.MAPS}
     for devices in bits.DEVICES if comm.size > 1 else bits.DEVICES[1:]:
         require_same(bits.separate(case, comm, devices), alone(case) | mine)
+
+
+def test_arrays_of_no_pixel_are_a_part_of_the_sky(comm):
+    """The last rank has it all: each rank makes its observation from its arrays."""
+    rng = np.random.default_rng(71)
+    cells = np.arange(1_000)
+    maps = rng.normal(size=(len(bits.NU), 2, len(cells)))
+    instrument = distsep.Instrument(nu=bits.NU, depth_p=np.full(len(bits.NU), 10.0))
+
+    def found(mine, comm):
+        observation = distsep.Observation(
+            maps[..., mine],
+            instrument,
+            stokes="QU",
+            nside=64,
+            ordering="NEST",
+            cell_ids=cells[mine],
+        )
+        prior = {"Dust.beta_d": (1.5, 0.1), "Synchrotron.beta_pl": (-3.0, 0.1)}
+        return distsep.separate(bits.laws(), observation, priors=prior, comm=comm)
+
+    last = comm.rank == comm.size - 1
+    result = found(slice(None) if last else slice(0), comm)
+    alone = found(slice(None), serial())
+    assert result.covariance.tobytes() == alone.covariance.tobytes()
+    expected = alone.amplitudes if last else alone.amplitudes[..., :0]
+    assert result.amplitudes.tobytes() == expected.tobytes()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The command: what it writes, what it says, and how it ends."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -323,6 +324,22 @@ def test_exit_codes_under_mpirun(folder, mpirun):
     done = mpirun(2, *command, "--devices", "2", "--set", "fit.max_steps=1")
     assert done.returncode == 3, done.stderr
     assert "ranks x devices: 2 x 2" in done.stdout
+
+
+def test_processes_that_mpi_does_not_join_are_refused(tmp_path):
+    """As srun starts them without the right `--mpi`."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI"))}
+    env |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}
+    command = [sys.executable, "-m", "distsep", "run", "run.toml"]
+    for rank, words in (("0", "--mpi=pmi2"), ("1", "")):
+        env["SLURM_PROCID"] = rank
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=env, cwd=tmp_path
+        )
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert bool(words) == ("error: the launcher started 2" in done.stderr)
+        assert "Traceback" not in done.stderr
 
 
 def test_python_m_distsep_is_the_command(monkeypatch, capsys):

@@ -7,9 +7,11 @@ from distsep.data.layout import (
     TILES,
     Keys,
     Pieces,
+    block_runs,
     choose_tile,
     lay_out,
     make_pools,
+    plain_runs,
     tile_costs,
 )
 
@@ -24,8 +26,16 @@ def draw_pools(rng, npix=NPIX, npool=NPOOL):
     return rng.integers(-1, npool, (NGROUP, npix))
 
 
+def costs_of(sample, block):
+    return tile_costs(block_runs(sample, block))
+
+
+def counted(key):
+    return np.unique(key[key >= 0], return_counts=True)
+
+
 def laid_out(sample, tile=None):
-    costs = tile_costs(sample, BLOCK)
+    costs = costs_of(sample, BLOCK)
     best, ntile = choose_tile([costs])
     if tile is not None:
         best, ntile = tile, max(int(costs[TILES.index(tile), 0]), 1)
@@ -55,14 +65,20 @@ def test_every_sample_has_one_lane_in_a_tile_of_its_pool(tile, npool):
 def test_large_pools_get_large_tiles_and_small_ones_small():
     one = np.zeros((1, 50 * 4096), int)
     tiny = np.arange(50 * 4096)[None] // 3
-    assert choose_tile([tile_costs(one, 4096)])[0] == max(TILES)
-    assert choose_tile([tile_costs(tiny, 4096)])[0] == min(TILES)
+    assert choose_tile([costs_of(one, 4096)])[0] == max(TILES)
+    assert choose_tile([costs_of(tiny, 4096)])[0] == min(TILES)
+
+
+@pytest.mark.parametrize("npix", [0, 1, BLOCK, NPIX])
+def test_runs_of_one_pool_need_no_pixels(npix):
+    found = block_runs(np.zeros((NGROUP, npix), int), BLOCK)
+    assert plain_runs(npix, NGROUP, BLOCK) == found
 
 
 def test_all_ranks_choose_one_tile():
     """From the costs of all; one rank has few samples, one has none."""
     samples = [draw_pools(np.random.default_rng(21), n) for n in (NPIX, 10, 0)]
-    costs = [tile_costs(s, BLOCK) for s in samples]
+    costs = [costs_of(s, BLOCK) for s in samples]
     tile, ntile = choose_tile(costs)
     assert ntile >= max(c[TILES.index(tile), 0] for c in costs)
     for sample in samples:
@@ -95,12 +111,12 @@ def test_pools_are_numbered_alike_and_counted_over_all_ranks():
         np.ones((1, 90), bool),
     )
     key[0, :10] = -1
-    whole = make_pools(keys, [key], alone)
+    whole = make_pools(keys, [counted(key)], alone)
     parts = [key[:, :30], key[:, 30:31], key[:, 31:]]
     sent = []
     for part in parts:
-        make_pools(keys, [part], lambda x: sent.append(x) or [x])
-    split = make_pools(keys, [parts[0]], lambda _: sent)
+        make_pools(keys, [counted(part)], lambda x: sent.append(x) or [x])
+    split = make_pools(keys, [counted(parts[0])], lambda _: sent)
     for name in ("keys", "patch", "noise_class", "count"):
         np.testing.assert_array_equal(getattr(split, name), getattr(whole, name))
     assert whole.count.sum() == 80

@@ -181,7 +181,6 @@ WRONG = {
     "complex": ({"d": maps * 1j}, r"real numbers"),
     "infinite": ({"d": inf_d}, r"infinite.*NaN or UNSEEN"),
     "observed": ({"observed": np.ones(3)}, r"observed=.*192 values"),
-    "nothing": ({"observed": np.zeros(NPIX, bool)}, r"no pixel"),
     "cell twice": ({"cell_ids": np.zeros(NPIX, int)}, r"cell_ids=.*twice"),
     "cell range": ({"cell_ids": np.arange(NPIX) + 1}, r"cell_ids=.*\[0, 192\)"),
     "cell type": ({"cell_ids": np.arange(NPIX) * 1.0}, r"cell_ids=.*integers"),

@@ -464,6 +464,13 @@ def test_reduction_of_noise_of_every_pixel_its_own_is_refused():
         separate(observe(**keywords), reduce=True)
 
 
+def test_a_sky_without_an_observed_pixel_is_refused():
+    nothing = observe(observed=np.zeros(NPIX, bool))
+    assert nothing.npix == 0
+    with pytest.raises(ValueError, match="no pixel is observed"):
+        separate(nothing)
+
+
 def test_too_few_bands_for_the_components_is_refused():
     with pytest.raises(ValueError, match=r"no pixel has the 3 bands that 3"):
         separate(

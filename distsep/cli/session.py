@@ -79,12 +79,15 @@ def session(
     devices = devices or int(os.environ.get("DISTSEP_DEVICES", 0)) or None
     if devices is not None:
         parallel.set_host_devices(devices)
-    comm = parallel.world() if parallel.launched_by_mpi() else parallel.serial()
-    voice = Voice(quiet=quiet, log_file=log_file, speaks=comm.rank == 0)
+    comm, refusal = _ranks(parallel)
+    speaks = comm.rank == 0 and parallel.launched_rank() == 0
+    voice = Voice(quiet=quiet, log_file=log_file, speaks=speaks)
     current = Session(comm, voice)
     try:
         with parallel.guard(comm):
             try:
+                if refusal is not None:
+                    raise RefusedError(refusal)
                 yield current
             except RefusedError as error:
                 voice.fail(str(error))
@@ -97,6 +100,16 @@ def session(
         voice.close()
     if current.code:
         raise SystemExit(current.code)
+
+
+def _ranks(parallel: Any) -> tuple["Comm", str | None]:
+    """The ranks; or this process alone and why the launcher's are not to be had."""
+    if not parallel.launched_by_mpi():
+        return parallel.serial(), None
+    try:
+        return parallel.world(), None
+    except (ImportError, RuntimeError) as error:
+        return parallel.serial(), str(error)
 
 
 def _stop_all(current: Session, error: Exception) -> None:

@@ -7,7 +7,7 @@ are sorted by pool into *lanes*, and lanes into *tiles* of one size that hold on
 only, the rest of a tile being empty. Pure numpy; no sums over samples are taken here.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,17 +75,19 @@ class Pools:
         return np.where(key < 0, -1, np.searchsorted(self.keys, key))
 
 
-def make_pools(keys: Keys, local: Iterable[np.ndarray], allgather: Callable) -> Pools:
+Found = tuple[np.ndarray, np.ndarray]
+
+
+def make_pools(keys: Keys, found: Sequence[Found], allgather: Callable) -> Pools:
     """Number the keys that any rank has.
 
     Args:
         keys: How keys are made.
-        local: Keys of the samples of this rank, part by part.
+        found: Distinct keys of the samples of this rank and how often each, by part.
         allgather: `x -> [x of every rank]`.
 
     Communication: one allgather of the distinct keys of every rank.
     """
-    found = [np.unique(k[k >= 0], return_counts=True) for k in local]
     own = [
         np.concatenate([f[i] for f in found] or [[]]).astype(np.int64) for i in (0, 1)
     ]
@@ -128,19 +130,50 @@ def by_block(sample_pool: np.ndarray, block: int) -> np.ndarray:
     return cut.reshape(nblocks, ngroup * block)
 
 
-def _runs(samples: np.ndarray):
+def _runs(samples: np.ndarray) -> Found:
     """Pools of one block, ascending, and how many samples each has."""
     used = samples[samples >= 0]
-    if len(used) and used.min() == used.max():
-        return used[:1], np.array([len(used)])
-    return np.unique(used, return_counts=True)
+    first = used.min(initial=np.iinfo(used.dtype).max)
+    extent = used.max(initial=-1) - first
+    if not 0 <= extent < 2 * len(samples):
+        return np.unique(used, return_counts=True)
+    # Numbers that lie close together are counted without being sorted.
+    counts = np.bincount(used - first)
+    pools = np.flatnonzero(counts)
+    return pools + first, counts[pools]
 
 
-def tile_costs(sample_pool: np.ndarray, block: int) -> np.ndarray:
+def block_runs(sample_pool: np.ndarray, block: int) -> list[Found]:
+    """For each block its pools, ascending, and how many samples each has.
+
+    Args:
+        sample_pool: `(group, pix)`, -1 = not used.
+        block: Pixels per block.
+    """
+    return [_runs(b) for b in by_block(sample_pool, block)]
+
+
+def plain_runs(npix: int, ngroup: int, block: int) -> list[Found]:
+    """Return `block_runs` where all samples are of one pool."""
+    sizes = [min(block, npix - start) for start in range(0, npix, block)]
+    return [(np.zeros(1, int), np.array([ngroup * n])) for n in sizes]
+
+
+def tile_costs(runs: Sequence[Found]) -> np.ndarray:
     """For each size in `TILES`: most tiles of any block, and tiles in all."""
-    counts = [_runs(b)[1] for b in by_block(sample_pool, block)]
-    tiles = [[int((-(-n // t)).sum()) for n in counts] for t in TILES]
+    tiles = [[int((-(-n // t)).sum()) for _, n in runs] for t in TILES]
     return np.array([[max(t, default=0), sum(t)] for t in tiles])
+
+
+def tile_pools(runs: Sequence[Found], tile: int, ntile: int) -> Found:
+    """Pool of each tile of each block, and True where a tile is empty."""
+    pool = np.zeros((len(runs), ntile), np.int32)
+    empty = np.ones((len(runs), ntile), bool)
+    for b, (pools, counts) in enumerate(runs):
+        tiles = -(-counts // tile)
+        pool[b, : tiles.sum()] = np.repeat(pools, tiles)
+        empty[b, : tiles.sum()] = False
+    return pool, empty
 
 
 def choose_tile(costs: Sequence[np.ndarray]) -> tuple[int, int]:
@@ -173,21 +206,20 @@ def lay_out(sample_pool: np.ndarray, block: int, tile: int, ntile: int) -> Layou
         ntile: Tiles per block, the same for all: every block runs the same program.
     """
     blocks = by_block(sample_pool, block)
+    runs = [_runs(samples) for samples in blocks]
     index = np.full((len(blocks), ntile * tile), -1, np.int32)
-    pool = np.zeros((len(blocks), ntile), np.int32)
-    empty = np.ones((len(blocks), ntile), bool)
-    for b, samples in enumerate(blocks):
-        pools, counts = _runs(samples)
+    for b, (samples, (pools, counts)) in enumerate(zip(blocks, runs, strict=True)):
         live = np.flatnonzero(samples >= 0)
         if len(pools) > 1:
-            live = live[np.argsort(samples[live], kind="stable")]
+            number = samples[live] - pools[0]
+            # Short integers are sorted in one sweep.
+            short = np.uint16 if pools[-1] - pools[0] < 2**16 else np.int64
+            live = live[np.argsort(number.astype(short), kind="stable")]
         tiles = -(-counts // tile)
         first = (np.cumsum(tiles) - tiles) * tile
         within = np.arange(len(live)) - np.repeat(np.cumsum(counts) - counts, counts)
         index[b, np.repeat(first, counts) + within] = live
-        pool[b, : tiles.sum()] = np.repeat(pools, tiles)
-        empty[b, : tiles.sum()] = False
-    return Layout(tile, block, index, pool, empty)
+    return Layout(tile, block, index, *tile_pools(runs, tile, ntile))
 
 
 class Pieces:

@@ -40,8 +40,9 @@ class Observation:
         noise_variance: [unit^2], `(freq, stokes, pix)` or broadcastable.
         inverse_noise: [unit^-2], `(..., freq, freq)`; see `noise_from_inverse`.
         hits: `(pix,)` hit counts: variance = depth^2 / (area x hits / norm).
-        hits_norm: 1, `"max"` or `"mean"` (over hits > 0); required with `hits`.
-        observed: `(pix,)`, True = use.
+        hits_norm: 1, `"max"` or `"mean"` (over hits > 0); required with `hits`. Where
+            ranks hold a part of the sky each, only 1 is the same for all.
+        observed: `(pix,)`, True = use. A rank may have no pixel at all.
 
     Raises:
         TypeError, ValueError: one message for the first thing that is wrong.
@@ -131,8 +132,6 @@ class Observation:
             use &= noise.weight > 0
         index = np.flatnonzero(use)
         index = index[np.argsort(nest[index], kind="stable")]
-        if len(index) == 0:
-            raise ValueError("`Observation(...)`: no pixel is observed.")
         scale = factor.astype(d.dtype)[:, None, None]
         d = np.where(missing, np.asarray(np.nan, d.dtype), d)[..., index] * scale
         if polcconv == "IAU" and "U" in stokes:
@@ -153,7 +152,7 @@ class Observation:
             d=d,
             noise=noise,
             cell_ids=nest[index],
-            grid=Grid.of(len(index)),
+            grid=Grid.of(max(len(index), 1)),
             start=0,
             instrument=instrument,
             stokes=stokes,

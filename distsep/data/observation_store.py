@@ -162,6 +162,8 @@ def save_observation(
     stop = start + observation.npix
     chunks = range(-(-start // grid.chunk), -(-stop // grid.chunk))
     owned = sum(comm.allgather(observation.npix))
+    if not owned:
+        raise ValueError("`save_observation`: no pixel is observed.")
     cut = observation.npix and (
         start % grid.chunk or (stop % grid.chunk and stop != grid.npix)
     )

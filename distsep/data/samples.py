@@ -65,6 +65,10 @@ class Patterns:
             out[g] = np.array(numbers, np.uint16)[inverse.ravel()] if len(one) else 0
         return out
 
+    def bands(self, nrow: int) -> np.ndarray:
+        """How many rows each pattern has observed."""
+        return np.array([_bands(k, nrow).sum() for k in self._number], int)
+
     def classes(self, noise: Noise, joint: bool, nrow: int, allgather) -> NoiseClasses:
         """Number the noise classes of all ranks.
 

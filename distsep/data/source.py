@@ -40,6 +40,10 @@ class ArraySource:
 
     pixels = load
 
+    def npix(self, part: int) -> int:  # noqa: ARG002
+        """Return the number of pixels of a part."""
+        return self.header.npix
+
 
 class StoreSource:
     """The chunks of a store that one rank owns: one part, or many that are streamed.
@@ -81,6 +85,12 @@ class StoreSource:
             )
         first, last, resident = self._owned
         return StoreSource(stored, first, last, self._used, resident)
+
+    def npix(self, part: int) -> int:
+        """Return the number of pixels of a part."""
+        ends = (self.header.grid.chunk_range(c)[0] for c in self._runs[part])
+        first, last = (min(pixel, self.header.npix) for pixel in ends)
+        return last - first
 
     def pixels(self, part: int) -> Observation:
         """Read the pixel numbers of a part only; `d` has no bands."""
@@ -136,6 +146,10 @@ class PairSource:
         """Return the pixel numbers of a part."""
         return self._first.pixels(part)
 
+    def npix(self, part: int) -> int:
+        """Return the number of pixels of a part."""
+        return self._first.npix(part)
+
 
 def ahead(function, items) -> Iterator:
     """Yield `function(item)` in order, the next one made in a thread meanwhile."""
@@ -150,6 +164,6 @@ def ahead(function, items) -> Iterator:
 
 def placed(obs: Observation, rank: int, npix: list[int]) -> Observation:
     """Give the arrays of several ranks their place in one data set."""
-    if len(npix) == 1 or obs.grid.npix != obs.npix:
+    if len(npix) == 1 or (obs.npix and obs.grid.npix != obs.npix):
         return obs
     return obs.replace(grid=Grid.of(sum(npix)), start=sum(npix[:rank]))

@@ -54,7 +54,7 @@ class StoredObservation:
         )
 
     @property
-    def _shape(self) -> Noise:
+    def noise(self) -> Noise:
         """The noise, without pixels."""
         empty = self._reader.read("inverse_noise", 0, 0)
         return Noise(empty, self.noise_kind)
@@ -97,7 +97,7 @@ class StoredObservation:
         ids = self._reader.read("cell_ids", first, last)
         return Observation.from_canonical(
             d=np.zeros((0, len(self.stokes), len(ids))),
-            noise=self._shape,
+            noise=self.noise,
             cell_ids=ids,
             grid=self.grid,
             start=min(first * self.grid.chunk, self.grid.npix),

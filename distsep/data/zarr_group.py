@@ -207,8 +207,10 @@ class GroupReader:
             )
         self.attributes: dict[str, Any] = header
         self.grid = Grid(**header["grid"])
-        self._group = zarr.open_group(self.path, mode="r", use_consolidated=False)
-        self.names: tuple[str, ...] = tuple(sorted(self._group.array_keys()))
+        group = zarr.open_group(self.path, mode="r", use_consolidated=False)
+        # Opened once: a pass over many chunks asks for each of them again.
+        self._arrays: dict[str, Any] = dict(sorted(group.arrays()))
+        self.names: tuple[str, ...] = tuple(self._arrays)
 
     def dims(self, name: str) -> tuple[str, ...]:
         """Return the names of the axes of an array."""
@@ -255,7 +257,7 @@ class GroupReader:
             raise ValueError(
                 f"{self.path} has no array {name!r}, only {', '.join(self.names)}."
             )
-        return self._group[name]
+        return self._arrays[name]
 
 
 def _header(path: Path) -> dict[str, Any] | None:

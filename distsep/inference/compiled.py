@@ -105,24 +105,37 @@ def whitened(objective: Objective, local: Local) -> Whitened:
     )
 
 
-def descend(objective: Objective, local: Local, optimizer, steps: int) -> np.ndarray:
+def descend(
+    objective: Objective, local: Local, unit: np.ndarray, optimizer, steps: int
+) -> np.ndarray:
     """Run an optax optimiser for some steps from a point; return the parameters.
+
+    Args:
+        objective: Of reduced data.
+        local: The quadratic model at the start.
+        unit: Unit of each whitened coordinate [sigma].
+        optimizer: From optax.
+        steps: How many.
 
     Communication: none.
     """
     problem, shape = whitened(objective, local), objective.model.shape(False)
-    return np.asarray(_run(shape, objective.passes.template, optimizer, steps, problem))
+    units = np.ones(problem.W.shape[:2])
+    units[problem.label, problem.place] = unit
+    x = _run(shape, objective.passes.template, optimizer, steps, problem, units)
+    return np.asarray(x)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _run(shape, template, optimizer, steps, problem: Whitened):
+def _run(shape, template, optimizer, steps, problem: Whitened, unit):
     def parameters(z):
-        return jnp.clip(problem.parameters(z), problem.lower, problem.upper)
+        x = problem.parameters(unit * z)
+        return jnp.clip(x, problem.lower, problem.upper)
 
     def step(state, _):
         z, memory = state
         _, g = problem.value_gradient(shape, template, parameters(z))
-        change, memory = optimizer.update(problem.whiten(g), memory, z)
+        change, memory = optimizer.update(problem.whiten(g) / unit, memory, z)
         return (z + change, memory), None
 
     z = jnp.zeros(problem.W.shape[:2])

@@ -16,6 +16,8 @@ from distsep.inference.objective import Objective, Point
 # positive definite.
 _NEAR = 3.0
 _FIRST_DAMPING = 1e-3
+_SHARE = 1e-2
+_NOTHING = 1e-6  # sigma
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,17 @@ class Local:
     factor: Factor
     distance: np.ndarray
     diagonal: np.ndarray
+
+    def offsets(self, objective: Objective) -> np.ndarray:
+        """Distance of each whitened coordinate from the optimum [sigma], about.
+
+        One that is there already counts a hundredth of the farthest in its block.
+        """
+        size = np.abs(self.factor.whiten_gradient(self.gradient))
+        farthest = np.zeros(objective.nblocks)
+        np.maximum.at(farthest, objective.label, size)
+        floor = np.maximum(_SHARE * farthest, _NOTHING)
+        return np.maximum(size, floor[objective.label])
 
     def step(self, objective: Objective, damping: np.ndarray) -> np.ndarray:
         """Step of every parameter with the damping of its block."""

@@ -1,8 +1,8 @@
 """The plan of a run: which samples are used, their pools, and how they are laid out.
 
 Everything that does not change while a fit runs. The maps are looked at once, for the
-bands each sample lacks; pools and layout need pixel numbers only. The ranks come in as
-the function `allgather`.
+bands each sample lacks, or not at all where none is known to be lacking; pools and
+layout need pixel numbers only. The ranks come in as the function `allgather`.
 """
 
 import copy
@@ -15,16 +15,23 @@ from distsep.data.layout import (
     Keys,
     Layout,
     Pieces,
+    Pools,
+    block_runs,
     choose_tile,
     lay_out,
     lay_out_plainly,
     make_pools,
+    plain_runs,
     tile_costs,
+    tile_pools,
 )
 from distsep.data.samples import patterns, rows
 from distsep.data.source import ahead
 from distsep.inference.packing import Whitening
 from distsep.inference.passes import Part
+
+# The pool of every sample of a rank is kept up to this size, else found again [bytes].
+_KEPT = 2**28
 
 
 class Plan:
@@ -33,7 +40,8 @@ class Plan:
     Args:
         source: Parts of the maps, see `data/source.py`.
         npatch: Patches of each kind.
-        patch_ids: `observation -> [(group, pix) patch of each kind]`, -1 = not used.
+        patches: Of each kind a function `observation -> (group, pix) patch`, -1 = not
+            used; None: one patch.
         templates: `observation -> (template, group, pix)` maps of the global terms.
         ncolumn: Amplitudes per sample; a sample with fewer bands is not used.
         joint: Whether Stokes parameters are fitted jointly.
@@ -45,6 +53,7 @@ class Plan:
         pools: Pools.
         pieces: The sum over blocks and ranks.
         few: Samples of this rank with too few bands.
+        count: Bands of all used samples of this rank, and used samples.
 
     Communication: a few allgathers of patterns, pools and tile sizes; none of pixels.
     """
@@ -54,7 +63,7 @@ class Plan:
         source: Any,
         *,
         npatch: Sequence[int],
-        patch_ids: Callable,
+        patches: Sequence[Callable | None],
         templates: Callable,
         ncolumn: int,
         joint: bool,
@@ -62,65 +71,121 @@ class Plan:
         allgather: Callable,
     ):
         self.source, self.joint = source, joint
-        self._patch_ids, self._templates = patch_ids, templates
+        self._patches, self._templates = patches, templates
         header = source.header
         self.ngroup = 1 if joint else len(header.stokes)
-        self._look(max(ncolumn, 1), allgather)
-        white = self.classes.white
-        self._make_key = keys = Keys([*npatch, 1 if white is None else len(white)])
-        self._kept: dict[int, np.ndarray] = {}
+        self._see(max(ncolumn, 1), allgather)
+        nclass = 1 if self.classes.white is None else len(self.classes.white)
+        # Then nothing depends on the pixel.
+        one = source.complete and nclass == 1 and bool(self._enough.all())
+        self._plain = one and all(f is None for f in patches)
+        self._number_pools(Keys([*npatch, nclass]), allgather)
+        self._cut(rank, allgather)
+
+    def _see(self, ncolumn: int, allgather) -> None:
+        """See which bands every sample has: the one look at the maps."""
+        header, source = self.source.header, self.source
+        nrow = len(header.instrument.nu) * (len(header.stokes) if self.joint else 1)
+        noise = header.noise
+        found = patterns(noise, self.joint, self.ngroup)
+        self._pattern = []
+        if source.complete:
+            whole = found.add(np.ones((nrow, self.ngroup, 1), bool))
+            self._pattern = [whole] * source.number
+        else:
+            for obs in ahead(source.load, range(source.number)):
+                self._pattern.append(found.add(rows(~np.isnan(obs.d), self.joint)))
+        self._bands = found.bands(nrow)
+        self._enough = self._bands >= ncolumn
+        few = ~self._enough & (self._bands > 0)
+        self.few = sum(int(few[p].sum()) for p in self._pattern)
+        self.classes = found.classes(noise, self.joint, nrow, allgather)
+
+    def _number_pools(self, keys: Keys, allgather) -> None:
+        """Find the pools of all ranks; keep those of the samples, if they are few."""
+        source, ngroup = self.source, self.ngroup
+        self._keys = keys
+        self._local: list[tuple[np.ndarray, np.ndarray]] = []
         parts = range(source.number)
-        self.pools = make_pools(keys, (self._key(i) for i in parts), allgather)
-        block = header.grid.block
-        each = [tile_costs(self._sample(i), block) for i in parts]
-        costs = np.sum(each, axis=0)
-        costs[:, 0] = np.max(each, axis=0)[:, 0]
-        self._tile, self._ntile = choose_tile(allgather(costs))
-        self._plain = source.complete and self.pools.number == 1
-        self._layouts: list[Layout] = []
-        pool, empty = [], []
-        for i in parts:
-            layout = self._layout(i)
-            pool.append(layout.pool)
-            empty.append(layout.empty)
-            if source.resident:
-                self._layouts.append(layout)
-        self.pieces = Pieces(
-            np.concatenate(pool),
-            np.concatenate(empty),
-            self.pools.number,
-            rank,
-            allgather,
+        npix = [source.npix(i) for i in parts]
+        if self._plain:
+            found = [(np.zeros(1, np.int64), np.array([ngroup * n])) for n in npix if n]
+        elif 4 * ngroup * sum(npix) <= _KEPT:
+            self._local = [_numbered(self._key(i)) for i in parts]
+            found = [self._counted(*local) for local in self._local]
+        else:
+            found = [self._counted(*_numbered(self._key(i))) for i in parts]
+        self.pools: Pools = make_pools(keys, found, allgather)
+
+    def _cut(self, rank: int, allgather) -> None:
+        """Choose the tiles; place the sums of this rank among all."""
+        source, block = self.source, self.source.header.grid.block
+        runs, bands, samples = [], 0, 0
+        for i in range(source.number):
+            if self._plain:
+                npix = source.npix(i)
+                runs.append(plain_runs(npix, self.ngroup, block))
+                bands += npix * int(self._bands[self._pattern[i]].sum())
+                samples += npix * self.ngroup
+                continue
+            sample = self._sample(i)
+            runs.append(block_runs(sample, block))
+            used = sample >= 0
+            number = np.broadcast_to(self._bands[self._pattern[i]], sample.shape)
+            bands += int(number[used].sum(dtype=int))
+            samples += int(used.sum())
+        self.count = bands, samples
+        self._tile, self._ntile = choose_tile(
+            allgather(tile_costs([run for part in runs for run in part]))
         )
-        nblocks = allgather(sum(len(p) for p in pool))
+        if self._plain:
+            cut = [self._layout(i) for i in range(source.number)]
+            pairs = [(layout.pool, layout.empty) for layout in cut]
+        else:
+            pairs = [tile_pools(part, self._tile, self._ntile) for part in runs]
+        pool, empty = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        self.pieces = Pieces(pool, empty, self.pools.number, rank, allgather)
+        nblocks = allgather(len(pool))
         self._all_blocks, self._first_block = sum(nblocks), sum(nblocks[:rank])
 
-    def _look(self, ncolumn: int, allgather) -> None:
-        """See which bands every sample has: the one look at the maps."""
-        header, joint = self.source.header, self.joint
-        nrow = len(header.instrument.nu) * (len(header.stokes) if joint else 1)
-        self.few = 0
-        self._number: list[np.ndarray] = []
-        self._pattern, self._used = [], []
-        found: Any = None
-        noise: Any = None
-        whole = self.source.complete
-        look = self.source.pixels if whole else self.source.load
-        for obs in ahead(look, range(self.source.number)):
-            noise = obs.noise
-            found = found or patterns(noise, joint, self.ngroup)
-            if whole:
-                observed = np.ones((1, 1, 1), bool)
-                observed = np.broadcast_to(observed, (nrow, self.ngroup, obs.npix))
-            else:
-                observed = rows(~np.isnan(obs.d), joint)
-            number = observed.sum(0) if not whole else np.full(observed.shape[1:], nrow)
-            enough = number >= ncolumn
-            self._number.append(number.astype(np.uint16))
-            self.few += int((~enough & (number > 0)).sum())
-            self._pattern.append(found.add(observed))
-            self._used.append(enough)
-        self.classes = found.classes(noise, joint, nrow, allgather)
+    def _counted(self, keys: np.ndarray, at: np.ndarray):
+        """Keys, and how many samples of all groups have each."""
+        count = np.bincount(at[at >= 0], minlength=len(keys))
+        return keys, count * (self.ngroup // len(at))
+
+    def _key(self, i: int) -> np.ndarray:
+        """Key of every sample of a part, -1 = not used.
+
+        `(group, pix)`, or `(1, pix)` where all groups have the same.
+        """
+        obs, pattern = self.source.pixels(i), self._pattern[i]
+        columns = [
+            np.zeros((1, 1), np.int64) if f is None else f(obs) for f in self._patches
+        ]
+        if all(len(c) == 1 for c in columns) and (pattern == pattern[:1]).all():
+            pattern = pattern[:1]
+        shape = len(pattern), obs.npix
+        columns.append(self.classes.number[pattern])
+        used = np.broadcast_to(self._enough[pattern], shape)
+        return self._keys([np.broadcast_to(c, shape) for c in columns], used)
+
+    def _sample(self, i: int) -> np.ndarray:
+        """Pool of every sample of a part, `(group, pix)`, -1 = not used."""
+        keys, at = self._local[i] if self._local else _numbered(self._key(i))
+        # The last stands for those that are not used: they are at -1.
+        pool = np.append(self.pools.of(keys), -1)[at]
+        return np.broadcast_to(pool, (self.ngroup, pool.shape[1]))
+
+    def _layout(self, i: int) -> Layout:
+        block = self.source.header.grid.block
+        if self._plain:
+            return lay_out_plainly(self.source.npix(i), self.ngroup, block, self._tile)
+        return lay_out(self._sample(i), block, self._tile, self._ntile)
+
+    @property
+    def whitening(self) -> Whitening:
+        """What whitens the samples."""
+        return Whitening(self.classes.white, self.classes.scale)
 
     def block_sum(self, values: np.ndarray, total: Callable) -> float:
         """Add one number per block of this rank over all blocks, in their order.
@@ -131,44 +196,10 @@ class Plan:
         table[self._first_block : self._first_block + len(values)] += values
         return float(np.add.reduce(np.asarray(total(table))))
 
-    def count(self) -> tuple[int, int]:
-        """Bands of all used samples of this rank, and used samples."""
-        used = (self._sample(i) >= 0 for i in range(self.source.number))
-        pairs = zip(self._number, used, strict=True)
-        sums = [(int(n[u].sum(dtype=int)), int(u.sum())) for n, u in pairs]
-        return sum(b for b, _ in sums), sum(n for _, n in sums)
-
-    @property
-    def whitening(self) -> Whitening:
-        """What whitens the samples."""
-        return Whitening(self.classes.white, self.classes.scale)
-
-    def _key(self, i: int) -> np.ndarray:
-        obs = self.source.pixels(i)
-        used = self._used[i]
-        classes = self.classes.number[self._pattern[i]]
-        columns = [np.broadcast_to(p, used.shape) for p in self._patch_ids(obs)]
-        return self._make_key([*columns, classes], used)
-
-    def _sample(self, i: int) -> np.ndarray:
-        if i in self._kept:
-            return self._kept[i]
-        sample = self.pools.of(self._key(i))
-        if self.source.resident:
-            self._kept[i] = sample
-        return sample
-
-    def _layout(self, i: int) -> Layout:
-        block = self.source.header.grid.block
-        if self._plain:
-            npix = self._used[i].shape[1]
-            return lay_out_plainly(npix, self.ngroup, block, self._tile)
-        return lay_out(self._sample(i), block, self._tile, self._ntile)
-
     def part(self, i: int) -> Part:
         """Load one part of the maps and lay it out."""
         obs = self.source.load(i)
-        layout = self._layouts[i] if self._layouts else self._layout(i)
+        layout = self._layout(i)
         noise_class = self.pools.noise_class[layout.pool] if self.pools.number else 0
         noise_class = np.broadcast_to(noise_class, layout.pool.shape)
         return Part(obs, self._templates(obs), layout, noise_class)
@@ -197,3 +228,12 @@ class Plan:
         """Yield all parts; the next is read while one is worked on."""
         numbers = range(self.source.number)
         yield from ahead(self.part, numbers)
+
+
+def _numbered(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct keys, ascending, and the place of every sample's among them, or -1."""
+    used = key >= 0
+    keys, place = np.unique(key[used], return_inverse=True)
+    out = np.full(key.shape, -1, np.int32)
+    out[used] = place
+    return keys, out

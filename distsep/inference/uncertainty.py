@@ -9,6 +9,7 @@ to both.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 from distsep.inference.curvature import Factor, sandwich_diagonal
 from distsep.inference.newton import Local, hold
@@ -70,13 +71,10 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
 
     Hinv = Finv = C = None
     if full and n:
-        Hinv = np.linalg.inv(H.toarray())
-        Finv = np.linalg.inv(F.toarray())
-        C = Hinv @ F.toarray() @ Hinv
-        live, known = np.outer(~held, ~held), gauge @ gauge.T
-        Hinv, Finv, C = (
-            np.where(live, 0.5 * (m + m.T) - known, 0.0) for m in (Hinv, Finv, C)
-        )
+        Hinv, Finv, C = _by_block(H, F)
+        if held.any() or gauge.shape[1]:
+            live, known = np.outer(~held, ~held), gauge @ gauge.T
+            Hinv, Finv, C = (np.where(live, m - known, 0.0) for m in (Hinv, Finv, C))
     return Uncertainty(
         root(sandwich),
         root(inverse),
@@ -86,6 +84,22 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
         Finv,
         local.indefinite[objective.label] if n else np.zeros(0, bool),
     )
+
+
+def _by_block(H, F) -> list[np.ndarray]:
+    """H^-1, F^-1 and H^-1 F H^-1, full, each independent block on its own."""
+    label = connected_components(abs(H) + abs(F), directed=False)[1]
+    order, size = np.argsort(label, kind="stable"), np.bincount(label)
+    first = np.cumsum(size) - size
+    H, F = H.toarray(), F.toarray()
+    out = [np.zeros(H.shape) for _ in range(3)]
+    for m in np.unique(size):
+        rows = order[first[size == m][:, None] + np.arange(m)]
+        at = rows[:, :, None], rows[:, None, :]
+        Hinv, Finv = np.linalg.inv(H[at]), np.linalg.inv(F[at])
+        for whole, part in zip(out, (Hinv, Finv, Hinv @ F[at] @ Hinv), strict=True):
+            whole[at] = 0.5 * (part + part.swapaxes(1, 2))
+    return out
 
 
 def pool_covariance(u: Uncertainty, index: np.ndarray) -> np.ndarray:

@@ -3,7 +3,14 @@
 Nothing here knows what a pixel or a component is.
 """
 
-from distsep.parallel.comm import Comm, launched_by_mpi, library, serial, world
+from distsep.parallel.comm import (
+    Comm,
+    launched_by_mpi,
+    launched_rank,
+    library,
+    serial,
+    world,
+)
 from distsep.parallel.failure import guard
 from distsep.parallel.mesh import (
     device_mesh,
@@ -20,6 +27,7 @@ __all__ = [
     "device_mesh",
     "guard",
     "launched_by_mpi",
+    "launched_rank",
     "library",
     "one_blas_thread",
     "over_blocks",

@@ -24,6 +24,7 @@ _OUTPUT_DELAY = 0.5
 # The number of ranks, as the launchers tell it. The last one is srun's; it is set in
 # a job *step* only, so that a serial command in a batch script is not taken for one.
 _SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 
 
 class Comm:
@@ -233,6 +234,13 @@ def world() -> Comm:
 def launched_by_mpi() -> bool:
     """Whether this process is one of several that `mpirun` or `srun` started."""
     return (_launched_size() or 1) > 1
+
+
+def launched_rank() -> int:
+    """Number of this process as the launcher tells it, without MPI; 0 if none does."""
+    if not launched_by_mpi():
+        return 0
+    return int(next((os.environ[n] for n in _RANK_VARIABLES if n in os.environ), 0))
 
 
 def library() -> str:
