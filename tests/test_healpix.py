@@ -10,12 +10,7 @@ from astropy.io import fits
 from distsep.data import healpix
 from distsep.data.fits import read_bands
 from distsep.data.fits_out import write_maps
-from distsep.data.fits_scalar import (
-    read_mask,
-    read_patches,
-    read_scalar,
-    read_variances,
-)
+from distsep.data.fits_scalar import read_mask, read_patches, read_scalar
 from distsep.data.tunit import unit_of
 
 NSIDE = 8
@@ -271,6 +266,18 @@ def test_unit_is_asked_for_and_may_differ_by_band(tmp_path):
         read_bands([clear, mute], "I", unit=["K_RJ"])
 
 
+def test_columns_of_one_map_share_their_unit(tmp_path):
+    """However they say it: "mK" and "mK,thermodynamic" in the maps of WMAP."""
+    units = ["mK", "mK,thermodynamic", "mK,thermodynamic"]
+    path = write(tmp_path / "wmap.fits", iqu(), unit=units)
+    assert read_bands([path], unit="mK_CMB").unit == ("mK_CMB",)
+    with pytest.raises(ValueError, match=r"\(I_STOKES\).*'mK'.*--unit mK_CMB"):
+        read_bands([path])
+    path = write(tmp_path / "two.fits", iqu(), unit=["K_CMB", "K_RJ", "K_RJ"])
+    with pytest.raises(ValueError, match="two.fits: the columns have different units"):
+        read_bands([path])
+
+
 def test_columns_are_found_by_name_or_named(tmp_path):
     m = iqu()
     odd = write(tmp_path / "odd.fits", m, nest=True, names=["A", "B", "C"])
@@ -327,26 +334,6 @@ def test_mask_hits_and_patches(tmp_path):
     path = write(tmp_path / "half.fits", hits + 0.5, nest=True, unit="")
     with pytest.raises(ValueError, match="whole numbers"):
         read_patches(path)
-
-
-def test_variances_go_with_their_maps(tmp_path):
-    m = iqu()
-    m[:, 200:] = healpy.UNSEEN
-    maps = write(tmp_path / "m.fits", m, nest=True, partial=True)
-    bands = read_bands([maps], "QU")
-    variance = np.abs(iqu(3)) + 1
-    variance[0, 7] = healpy.UNSEEN
-    names = ["QQ", "UU", "QU"]
-    path = write(tmp_path / "v.fits", variance, nest=True, unit="", names=names)
-    with pytest.raises(ValueError, match="covariance between Stokes parameters"):
-        read_variances([path], "QU", bands)
-    v = read_variances([path], "QU", bands, columns=[["QQ", "UU"]])
-    expected = variance[:2, :200].copy()
-    expected[0, 7] = np.inf
-    np.testing.assert_array_equal(v[0], expected)
-    one = write(tmp_path / "one.fits", variance[2:], nest=True, unit="", names=["N"])
-    v = read_variances([one], "QU", bands)
-    np.testing.assert_array_equal(v[0], [variance[2, :200]] * 2)
 
 
 # ------------------------------------------------------------------ writing

@@ -110,6 +110,32 @@ def import_(
     mask: Annotated[
         Path | None, typer.Option(help="FITS mask, 1 = use.", show_default=False)
     ] = None,
+    variance: Annotated[
+        str | None,
+        typer.Option(
+            help="Noise variances [unit^2]: columns of the maps' files, or one FITS "
+            "file for each map.",
+            show_default=False,
+        ),
+    ] = None,
+    nobs: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the maps' files with the number of observations N: the "
+            "variance is sigma0^2 / N.",
+            show_default=False,
+        ),
+    ] = None,
+    sigma0: Annotated[
+        str | None,
+        typer.Option(
+            help="Noise of one observation of each map [its unit].", show_default=False
+        ),
+    ] = None,
+    sigma0_p: Annotated[
+        str | None,
+        typer.Option(help="The same of Q, U, if another.", show_default=False),
+    ] = None,
     hits: Annotated[
         Path | None, typer.Option(help="FITS map of hits.", show_default=False)
     ] = None,
@@ -149,11 +175,14 @@ def import_(
 
     **Examples**
 
-    `distsep import v.fits w.fits --preset WMAP --bands V,W --unit mK_CMB
-    --mask mask.fits -o wmap.zarr`
+    `distsep import v.fits w.fits --preset WMAP --bands V,W --unit mK_CMB --nobs N_OBS
+    --sigma0 3.131,6.544 --sigma0-p 4.442,9.277 --mask mask.fits -o wmap.zarr`
 
-    `distsep import f100.fits f143.fits --nu 100,143 --stokes QU --depth-p 118,70
-    -o planck.zarr`
+    `distsep import f100.fits f143.fits --preset Planck --bands 100,143
+    --variance II_COV,QQ_COV,UU_COV -o planck.zarr`
+
+    `distsep import a.fits b.fits --nu 100,143 --stokes QU --depth-p 118,70
+    -o own.zarr`
     """
     from distsep.cli import tasks
 
@@ -161,6 +190,10 @@ def import_(
         "stokes": stokes,
         "unit": unit,
         "mask": None if mask is None else str(mask),
+        "variance": _columns(variance),
+        "nobs": _columns(nobs),
+        "sigma0": _numbers(sigma0, "--sigma0"),
+        "sigma0_p": _numbers(sigma0_p, "--sigma0-p"),
         "hits": None if hits is None else str(hits),
         "hits_norm": _number(hits_norm),
         "ordering": ordering,
@@ -175,8 +208,7 @@ def import_(
         "depth_i": _numbers(depth_i, "--depth-i"),
         "depth_p": _numbers(depth_p, "--depth-p"),
     }
-    chosen = [_number(word) for word in _words(columns) or []] or None
-    files = [{"file": str(path), "columns": chosen} for path in maps]
+    files = [{"file": str(path), "columns": _columns(columns)} for path in maps]
     with session(quiet=quiet, log_file=log_file) as current:
         tasks.import_maps(current, files, table, instrument, output, overwrite)
 
@@ -271,6 +303,11 @@ def _number(text: str | None) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _columns(text: str | None) -> list[Any] | None:
+    """Names or numbers of columns."""
+    return None if text is None else [_number(word) for word in _words(text) or []]
 
 
 def _numbers(text: str | None, flag: str) -> list[float] | None:

@@ -1,6 +1,7 @@
 """Checks of [observation] and [instrument]: is there what is named, and do they agree?
 
-Of a store only the attributes are opened, of a FITS file nothing.
+Of a store only the attributes are opened, of a FITS file nothing. The noise that goes
+with FITS maps is checked in `check_noise.py`.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from distsep.config.check_basics import (
     hits_problems,
     unit_problems,
 )
+from distsep.config.check_noise import NOISE_KEYS, noise_problems
 from distsep.config.errors import Place, Problem
 from distsep.config.model import build_instrument
 
@@ -41,7 +43,8 @@ def data_problems(config: "RunConfig") -> Any:
     yield from hits_problems(PLACE, table)
     if table.fits is not None:
         return (yield from _fits(config))
-    for key in ("unit", "ordering", "coordsys", "polcconv", "resolution", "hits"):
+    maps = ("unit", "ordering", "coordsys", "polcconv", "resolution")
+    for key in (*maps, *NOISE_KEYS):
         if getattr(table, key) is not None:
             yield (*PLACE, key), "is known from the store; it goes with `fits`"
     if config.instrument.described:
@@ -79,16 +82,16 @@ def _fits(config: "RunConfig") -> Any:
     for n, one in enumerate(files):
         yield from _map((*PLACE, "fits", n), one, table, bands)
     yield from unit_problems((*PLACE, "unit"), table.unit)
-    some = [one.variance is not None for one in files]
-    if any(some) and (not all(some) or table.hits):
-        message = "give a `variance` for every band, and no `hits`, or none"
-        yield (*PLACE, "fits"), message
     named = [one.band for one in files if one.band]
     if named and (len(named) != len(files) or len(set(named)) != len(named)):
         yield (*PLACE, "fits"), "name the `band` of every map, each once, or of none"
     elif bands and not named and len(files) != len(bands):
         message = f"{len(files)} maps for {len(bands)} bands: name their `band`"
         yield (*PLACE, "fits"), message
+    if instrument is not None and named:
+        known = len(set(named) & set(instrument.bands)) == len(named)
+        instrument = instrument.select(named) if known else None
+    yield from noise_problems(PLACE, table, instrument)
     return Known(named or bands, table.stokes)
 
 

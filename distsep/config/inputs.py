@@ -6,7 +6,8 @@ import numpy as np
 
 from distsep.config.model import build_instrument
 from distsep.data.fits import read_bands
-from distsep.data.fits_scalar import read_mask, read_scalar, read_variances
+from distsep.data.fits_noise import read_variances
+from distsep.data.fits_scalar import read_mask, read_scalar
 from distsep.data.observation import Observation
 from distsep.model.instrument import Instrument
 
@@ -50,28 +51,43 @@ def read_fits(
         hdu=table.hdu,
     )
     sphere = {"nside": bands.nside, "coordsys": bands.coordsys}
-
-    def here(m: np.ndarray) -> np.ndarray:
-        """A map of the whole sphere, on the pixels of the bands."""
-        return m if bands.cell_ids is None else m[bands.cell_ids.astype(np.int64)]
-
     noise: dict[str, Any] = {}
-    variances = [one.variance for one in table.fits]
-    if any(variances):
-        noise["noise_variance"] = read_variances(
-            [str(file) for file in variances],
-            table.stokes,
-            bands,
-            columns=[one.variance_columns for one in table.fits],
-        )
-    if table.hits is not None:
-        hits = np.nan_to_num(here(read_scalar(table.hits, **sphere)), nan=0.0)
-        noise |= {"hits": hits, "hits_norm": table.hits_norm}
+    notes = list(bands.notes)
     if table.mask is not None:
-        noise["observed"] = here(read_mask(table.mask, **sphere))
+        noise["observed"] = bands.here(read_mask(table.mask, **sphere))
+    variance = _variance(table)
+    if variance:
+        observed = noise.get("observed")
+        noise["noise_variance"], said = read_variances(
+            bands=bands, observed=observed, **variance
+        )
+        notes += said
+    if table.hits is not None:
+        hits = bands.here(read_scalar(table.hits, **sphere, missing=0))
+        noise |= {"hits": hits, "hits_norm": table.hits_norm}
     return Observation(
         **bands.keywords(), instrument=instrument, resolution=table.resolution, **noise
-    ).replace(provenance={"files": files, "notes": list(bands.notes)})
+    ).replace(provenance={"files": files, "notes": notes})
+
+
+def _variance(table: "ObservationTable") -> dict[str, Any]:
+    """Where the noise variances are, as `read_variances` wants it; empty: nowhere."""
+    maps = table.fits or []
+    if table.nobs is None and (table.variance is None or table.variance_files):
+        files = table.variance_files or [one.variance for one in maps]
+        columns = [one.variance_columns for one in maps]
+        return {"files": files, "columns": columns} if any(files) else {}
+    found: dict[str, Any] = {
+        "files": [one.file for one in maps],
+        "columns": [table.nobs or table.variance] * len(maps),
+        "ordering": table.ordering,
+        "hdu": table.hdu,
+    }
+    if table.nobs is not None:
+        of_i, of_p = table.sigma0, table.sigma0_p or table.sigma0
+        each = [of_i if letter == "I" else of_p for letter in str(table.stokes)]
+        found["sigma0"] = np.array(each, float).T
+    return found
 
 
 def share(observation: Observation, rank: int, size: int) -> Observation:

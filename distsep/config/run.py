@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from distsep.config import checks
 from distsep.config.arguments import separate_arguments
@@ -20,6 +20,7 @@ from distsep.config.tables import (
     Stokes,
     Table,
     check_tables,
+    listed,
     read_tables,
 )
 
@@ -85,7 +86,16 @@ class BandTable(Table):
 
 
 class ObservationTable(Table):
-    """What was measured: a `store`, or one FITS map for each band."""
+    """What was measured: a `store`, or one FITS map for each band.
+
+    Attributes:
+        variance: Noise variance [unit^2]: FITS files, one for each map; or columns of
+            the maps' own files, one for each Stokes parameter, or one for all.
+        nobs: Columns of the maps' files with the number of observations N; then the
+            variance is sigma0^2 / N.
+        sigma0: Noise of one observation [unit] of each map.
+        sigma0_p: The same of Q and U, if it is another.
+    """
 
     store: str | None = None
     fits: list[BandTable] | None = None
@@ -97,8 +107,18 @@ class ObservationTable(Table):
     polcconv: Literal["COSMO", "IAU"] | None = None
     resolution: Positive | None = None
     mask: str | None = None
+    variance: Annotated[Columns, BeforeValidator(listed)] | None = None
+    nobs: Annotated[Columns, BeforeValidator(listed)] | None = None
+    sigma0: Annotated[list[Positive], BeforeValidator(listed)] | None = None
+    sigma0_p: Annotated[list[Positive], BeforeValidator(listed)] | None = None
     hits: str | None = None
     hits_norm: Positive | Literal["max", "mean"] | None = None
+
+    @property
+    def variance_files(self) -> list[str] | None:
+        """The files of `variance`, which have a dot or a slash; None: columns."""
+        words = [str(word) for word in self.variance or []]
+        return words if any("." in word or "/" in word for word in words) else None
 
 
 class GlobalTable(Table):

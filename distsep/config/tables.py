@@ -42,7 +42,8 @@ Band = Annotated[
 ]
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
+    """One value as a list of one."""
     return [value] if type(value) in (int, float, str) else value
 
 
@@ -84,7 +85,7 @@ class SystematicTable(Table):
     """An instrumental parameter of some bands; the bands left out are the reference."""
 
     bands: Annotated[list[Band], Field(min_length=1)]
-    std: Annotated[list[Positive], BeforeValidator(_listed)] | None = None
+    std: Annotated[list[Positive], BeforeValidator(listed)] | None = None
     start: FiniteFloat | None = None
 
 
@@ -104,7 +105,7 @@ class InstrumentTable(Table):
     depth_p: list[Positive] | None = None
     fwhm: list[NotNegative] | None = None
     bandpass: list[str] | None = None
-    response: Annotated[list[Response], BeforeValidator(_listed)] = ["intensity"]
+    response: Annotated[list[Response], BeforeValidator(listed)] = ["intensity"]
     calibration: SystematicTable | None = None
     band_shift: SystematicTable | None = None
     angle: SystematicTable | None = None

@@ -55,6 +55,10 @@ class BandMaps:
             "polcconv": "COSMO",
         }
 
+    def here(self, m: Shaped[np.ndarray, " sphere"]) -> Shaped[np.ndarray, " pix"]:
+        """Return a map of the whole sphere, NEST, on the pixels of these maps."""
+        return m if self.cell_ids is None else m[self.cell_ids]
+
 
 def read_bands(
     files: Sequence[str | Path],
@@ -141,11 +145,15 @@ def per_band(name: str, value: Any, files: list[Path]) -> list[Any]:
 
 def _unit(table: FitsTable, numbers: list[int], given: str | None) -> str:
     """Return the unit that the columns of one band share."""
-    texts = {table.unit(number) for number in numbers}
-    where = f"{table.path} ({', '.join(table.names[n] for n in numbers)})"
-    if len(texts) > 1:
-        raise ValueError(f"{where}: the columns have different units: {texts}.")
-    return unit_of(texts.pop(), given, where)
+    units = {
+        table.names[n]: unit_of(
+            table.unit(n), given, f"{table.path} ({table.names[n]})"
+        )
+        for n in numbers
+    }
+    if len(set(units.values())) > 1:
+        raise ValueError(f"{table.path}: the columns have different units: {units}.")
+    return units[table.names[numbers[0]]]
 
 
 def _agreed(
@@ -157,8 +165,8 @@ def _agreed(
         silent = [f.name for f, v in zip(files, values, strict=True) if v is None]
         values = [otherwise if value is None else value for value in values]
         notes.append(
-            f"no {card} in {_some(silent)}: taken as {otherwise} (say otherwise with "
-            f"`--{card.lower()}`)."
+            f"no {card} in {some_names(silent)}: taken as {otherwise} (say otherwise "
+            f"with `--{card.lower()}`)."
         )
     if len(set(values)) > 1 or given not in (None, values[0]):
         table = ", ".join(f"{f.name}: {v}" for f, v in zip(files, values, strict=True))
@@ -169,7 +177,7 @@ def _agreed(
     return values[0]
 
 
-def _some(names: list[str]) -> str:
+def some_names(names: list[str]) -> str:
     """Return the first names and how many more there are."""
     unique = list(dict.fromkeys(names))
     more = f" and {len(unique) - 3} more" if len(unique) > 3 else ""

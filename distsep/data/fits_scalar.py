@@ -1,16 +1,14 @@
-"""FITS columns without Stokes parameters: masks, hits, variances, patch ids.
+"""FITS columns without Stokes parameters: masks, hits, patch ids.
 
-Whole-sphere arrays in NEST order, or the pixels of the maps they belong to.
+Arrays of the whole sphere, in NEST order.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Inexact, Integer
 
 from distsep.data import healpix
-from distsep.data.fits import BandMaps, per_band
 from distsep.data.fits_table import FitsTable
 
 
@@ -23,7 +21,7 @@ def read_scalar(
     hdu: int | None = None,
     missing: int | float = np.nan,
 ) -> Inexact[np.ndarray, " pix"]:
-    """Read one column without unit: hits, a variance, patch ids.
+    """Read one column without unit: hits, a template, patch ids.
 
     Args:
         path: FITS file.
@@ -38,6 +36,25 @@ def read_scalar(
         The whole sphere in NEST order.
     """
     table = FitsTable.open(Path(path), hdu, None)
+    return on_sphere(
+        table,
+        table.find_one(column),
+        nside=nside,
+        coordsys=coordsys,
+        missing=missing,
+    )
+
+
+def on_sphere(
+    table: FitsTable,
+    number: int,
+    *,
+    nside: int | None,
+    coordsys: str | None,
+    missing: int | float = np.nan,
+) -> Inexact[np.ndarray, " pix"]:
+    """Return a column of an open file as `read_scalar` does."""
+    path = table.path
     if coordsys and table.coordsys not in (None, coordsys):
         raise ValueError(
             f"{path}: COORDSYS = {table.coordsys!r}, but the maps are in "
@@ -45,7 +62,7 @@ def read_scalar(
             f"`rotate_map(m, ({table.coordsys!r}, {coordsys!r}))`."
         )
     m = np.full(12 * table.nside**2, float(missing))
-    samples = table.samples(table.find_one(column))
+    samples = table.samples(number)
     m[table.nest_ids()] = np.where(np.isnan(samples), missing, samples)
     if nside is None or nside == table.nside:
         return m
@@ -72,53 +89,6 @@ def read_mask(
     """
     m = read_scalar(path, column, nside=nside, coordsys=coordsys, missing=-np.inf)
     return m > threshold
-
-
-def read_variances(
-    files: Sequence[str | Path],
-    stokes: str,
-    bands: BandMaps,
-    *,
-    columns: Sequence[Sequence[str | int] | None] | None = None,
-) -> Inexact[np.ndarray, "freq stokes pix"]:
-    """Read noise variance maps, on the pixels and in the (squared) units of `bands`.
-
-    Args:
-        files: One path per band.
-        stokes: As for the maps.
-        bands: The maps they belong to.
-        columns: Per band, the columns of each Stokes parameter (II, QQ, UU); None: a
-            file with one column, which serves all of them.
-
-    Returns:
-        Variances [unit of the band, squared]; infinite where the file has no value.
-
-    Raises:
-        ValueError: if the columns are not named and there are several: a covariance
-            between Stokes parameters is not dropped unless the user says which
-            columns to use.
-
-    Communication: none.
-    """
-    paths = [Path(f) for f in files]
-    variances = np.empty((len(paths), len(stokes), bands.maps.shape[-1]))
-    for path, chosen, v in zip(
-        paths, per_band("columns", columns, paths), variances, strict=True
-    ):
-        table = FitsTable.open(path, None, None)
-        if chosen is None and len(table.names) > 1:
-            raise ValueError(
-                f"{path}: several columns ({', '.join(table.names)}): name the "
-                f"variance of each of {', '.join(stokes)} (`columns=`). A covariance "
-                "between Stokes parameters is not used."
-            )
-        for row, column in zip(v, chosen or [0] * len(stokes), strict=True):
-            whole = read_scalar(
-                path, column, nside=bands.nside, coordsys=bands.coordsys
-            )
-            known = whole if bands.cell_ids is None else whole[bands.cell_ids]
-            row[:] = np.where(np.isnan(known), np.inf, known)
-    return variances
 
 
 def read_patches(

@@ -6,6 +6,7 @@ say is None, and data/fits.py decides.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ _NAMES = {
     "I": ("I", "T", "INTENSITY", "TEMPERATURE", "I_STOKES", "STOKES_I", "SIGNAL"),
     "Q": ("Q", "Q_STOKES", "STOKES_Q", "Q_POLARISATION", "Q_POLARIZATION"),
     "U": ("U", "U_STOKES", "STOKES_U", "U_POLARISATION", "U_POLARIZATION"),
+}
+_VARIANCES = {
+    "I": ("II_COV", "COV_II", "II", "TT"),
+    "Q": ("QQ_COV", "COV_QQ", "QQ"),
+    "U": ("UU_COV", "COV_UU", "UU"),
 }
 _PIXEL = ("PIXEL", "PIX", "PIXEL_INDEX", "PIXNUM", "HPXPIX")
 _COORDSYS = {
@@ -89,17 +95,37 @@ class FitsTable:
                     f"{stokes}, got {list(chosen)}."
                 )
             return [self.find_one(column) for column in chosen]
-        plain = [name.replace("-", "_") for name in self.names]
-        found = [
-            [n for n, name in enumerate(plain) if name in _NAMES[letter]]
-            for letter in stokes
-        ]
-        if any(len(numbers) != 1 for numbers in found):
+        found = self._called(stokes, _NAMES)
+        if found is None:
             raise ValueError(
                 f"{self.path}: cannot tell which columns are {', '.join(stokes)} among "
                 f"{', '.join(self.names)}: name them with `--columns` (`columns=`)."
             )
-        return [numbers[0] for numbers in found]
+        return found
+
+    def find_noise(self, stokes: str, chosen: Sequence[str | int] | None) -> list[int]:
+        """Return the number of the column with the noise of each Stokes parameter.
+
+        One column, chosen or alone in the file, serves all of them.
+        """
+        if chosen is None and len(self.names) > 1:
+            found = self._called(stokes, _VARIANCES) or self._called(stokes, _NAMES)
+            if found is None:
+                raise ValueError(
+                    f"{self.path}: cannot tell which columns are the noise variances "
+                    f"of {', '.join(stokes)} among {', '.join(self.names)}: call them "
+                    f"{', '.join(_VARIANCES[letter][0] for letter in stokes)}, or name "
+                    "them in a run.toml (`variance_columns` of each map)."
+                )
+            return found
+        columns = [0] if chosen is None else list(chosen)
+        return self.find(stokes, columns * (len(stokes) if len(columns) == 1 else 1))
+
+    def covariances(self, stokes: str) -> list[str]:
+        """Return the names of columns of covariance between these Stokes parameters."""
+        pairs = ["".join(pair) for pair in combinations(stokes, 2)]
+        known = {form.format(p) for p in pairs for form in ("{}", "{}_COV", "COV_{}")}
+        return [name for name in self.names if name in known]
 
     def find_one(self, column: str | int) -> int:
         """Return the number of a column given by name or number."""
@@ -148,6 +174,19 @@ class FitsTable:
         if ids.min() < 0 or ids.max() >= 12 * self.nside**2:
             raise ValueError(f"{self.path}: pixels outside NSIDE = {self.nside}.")
         return ids if self.ordering == "NEST" else healpix.ring_to_nest(self.nside, ids)
+
+    def _called(
+        self, stokes: str, known: dict[str, tuple[str, ...]]
+    ) -> list[int] | None:
+        """Return the one column of each Stokes parameter by its name, if there is."""
+        plain = [name.replace("-", "_") for name in self.names]
+        found = [
+            [n for n, name in enumerate(plain) if name in known[letter]]
+            for letter in stokes
+        ]
+        if any(len(numbers) != 1 for numbers in found):
+            return None
+        return [numbers[0] for numbers in found]
 
     def _index(self, number: int) -> int:
         """Return the position in the table, pixel columns counted."""

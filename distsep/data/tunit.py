@@ -22,6 +22,7 @@ _KELVIN = re.compile(r"(|m|milli|u|mu|micro)(?:[Kk]elvin|K)(.*)")
 _JANSKY = re.compile(
     r"(M|k|)[Jj]y(?:/(?:[Ss]r|steradian)|(?:[Ss]r|steradian)(?:\^|\*\*)?-1)"
 )
+_SQUARE = re.compile(r"\(?(.+?)\)?(?:\^|\*\*)2")
 
 
 def unit_of(text: str | None, given: str | None = None, where: str = "the map") -> str:
@@ -59,6 +60,35 @@ def unit_of(text: str | None, given: str | None = None, where: str = "the map") 
             f"{given!r}: leave `--unit` (`unit=`) out, or correct the header."
         )
     return given
+
+
+def says_square(text: str | None, unit: str, where: str) -> bool:
+    """Return whether a header says that a variance is in the square of a unit.
+
+    Args:
+        text: TUNITn of the variance; None, empty or "unknown": it says nothing.
+        unit: Unit of the maps, one of ours.
+        where: File and column, for the message.
+
+    Raises:
+        ValueError: if the header says anything else.
+
+    Examples:
+        >>> says_square("(Mjy/sr)^2", "MJy/sr", "the variance")
+        True
+    """
+    plain = re.sub(r"\s", "", text or "")
+    if plain.lower() in ("", "unknown"):
+        return False
+    if match := _SQUARE.fullmatch(plain):
+        clear, scale = _understand(match[1])
+        if clear == unit or (not clear and scale and unit.startswith(scale + "_")):
+            return True
+    raise ValueError(
+        f"{where}: expected a variance in the unit of the maps, squared: "
+        f"({unit})^2; the header says TUNIT = {text!r}. Convert the column, or correct "
+        "the header."
+    )
 
 
 def _understand(text: str) -> tuple[str | None, str | None]:
