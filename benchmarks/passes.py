@@ -49,7 +49,7 @@ class Passes(NamedTuple):
     @property
     def blocks(self) -> Any:
         """The packed samples, on the devices; blocks of padding left out."""
-        (part, block), *others = self.survey._kept
+        (part, block), *others = self.survey.blocks()
         assert not others, "more than one part in memory"
         nblocks = part.layout.pool.shape[0]
         return jax.tree.map(lambda x: x[:nblocks], block)
@@ -87,7 +87,7 @@ def prepare(
         bands={"calibration": None, "band_shift": None, "angle": None},
         global_terms=(),
     )
-    survey = problem.survey(local_devices(devices))
+    survey = problem.survey(local_devices(devices), often=True)
     sums = PoolSums(survey, problem.plan.pieces, comm.sum)
     return Passes(
         problem,

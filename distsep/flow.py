@@ -128,11 +128,12 @@ def separate(
     plan, model, parameters = problem.plan, problem.model, problem.parameters
     kept = problem.kept(amplitude_unit, tuple(amplitude_covariance), residuals)
     keeper = Keeper(source, kept, output=output, overwrite=overwrite, comm=comm)
-    survey = problem.survey(local)
+    reduces = problem.reduces(reduce)
+    survey = problem.survey(local, often=not reduces)
     clock("preparing")
 
     sums = PoolSums(survey, plan.pieces, comm.sum)
-    if problem.reduces(reduce):
+    if reduces:
         sums = _reduce(problem, sums, local)
         clock("reduction")
     passes = sums
@@ -344,6 +345,7 @@ def local_devices(number: int | None = None) -> Devices:
         mesh.size,
         partial(meshes.over_blocks, mesh),
         partial(meshes.spread, mesh),
+        partial(meshes.spread_maps, mesh),
         partial(meshes.replicate, mesh),
         meshes.single,
     )

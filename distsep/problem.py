@@ -54,12 +54,15 @@ class Problem(NamedTuple):
         """Entries of a sample: rows of the data, and templates."""
         return self.model.nrow + len(self.terms.keys)
 
-    def survey(self, devices: Devices, source: Any = None) -> Survey:
+    def survey(
+        self, devices: Devices, source: Any = None, *, often: bool = False
+    ) -> Survey:
         """Put the samples on the devices: of this problem's maps, or of others."""
         plan = self.plan if source is None else self.plan.on(source)
         return Survey(
             plan.parts,
             resident=plan.source.resident,
+            often=often,
             joint=plan.joint,
             whitening=plan.whitening,
             devices=devices,

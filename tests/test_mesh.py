@@ -15,6 +15,7 @@ from distsep.parallel import (
     set_host_devices,
     single,
     spread,
+    spread_maps,
 )
 
 
@@ -47,8 +48,9 @@ def test_spread_replicate_single_keep_the_values(comm):
 
 
 def test_spread_refuses_shares_that_are_not_equal():
-    with pytest.raises(ValueError, match=r"2 devices.*\(5, 3\)"):
-        spread(device_mesh(), np.zeros((5, 3)))
+    for put, shape in ((spread, (5, 3)), (spread_maps, (3, 5))):
+        with pytest.raises(ValueError, match=rf"2 devices.*\({shape[0]}, {shape[1]}\)"):
+            put(device_mesh(), np.zeros(shape))
 
 
 def test_too_late_to_choose_the_number_of_devices():
@@ -71,9 +73,8 @@ def test_host_devices_are_made():
     assert done.stdout.strip() == "3", done.stderr
 
 
-def sums_of_a_block(A, block):
+def sums_of_a_block(A, d, invN):
     """A kernel with the shapes and operations of one pass of the likelihood."""
-    d, invN = block
     AtNd = A.T @ (invN * d)
     AtNA = jnp.einsum("fc,fp,fe->pce", A, invN, A)
     s = jnp.linalg.solve(AtNA, AtNd.T[..., None])[..., 0].T
@@ -87,15 +88,13 @@ def test_blocks_have_the_same_bits_on_one_and_two_devices(comm, nblocks):
     nf, npix = 15, 4096
     rng = np.random.default_rng(11)
     A = rng.normal(size=(nf, 3))
-    blocks = (
-        rng.normal(size=(nblocks, nf, npix)) * 10,
-        rng.uniform(0.5, 2, size=(nblocks, nf, npix)),
-    )
+    maps = rng.normal(size=(nf, nblocks * npix)) * 10
+    blocks = rng.uniform(0.5, 2, size=(nblocks, nf, npix))
 
     def run(n):
         mesh = device_mesh(n)
         table = over_blocks(mesh, sums_of_a_block)(
-            replicate(mesh, A), spread(mesh, blocks)
+            replicate(mesh, A), spread_maps(mesh, maps), spread(mesh, blocks)
         )
         return jax.tree.map(np.asarray, single(table))
 
@@ -103,7 +102,7 @@ def test_blocks_have_the_same_bits_on_one_and_two_devices(comm, nblocks):
     assert one["G"].shape == (nblocks, nf, 3)
     np.testing.assert_array_equal(one["chi2"], two["chi2"])
     np.testing.assert_array_equal(one["G"], two["G"])
-    d, invN = blocks[0][0], blocks[1][0]
+    d, invN = maps[:, :npix], blocks[0]
     chi2 = 0.0
     for p in range(npix):
         root = np.sqrt(invN[:, p])

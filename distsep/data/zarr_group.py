@@ -7,7 +7,9 @@ gives fill values for a missing chunk). What the arrays mean is not known here.
 
 import json
 import shutil
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,9 @@ FORMAT = 1
 # A chunk that happens to hold only fill values is a file like any other.
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
 CELLS = "cells"
+# Chunks that wait to be written, of all arrays together.
+_MOST_WAITING = 8
+_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ class GroupWriter:
         with zarr.config.set(_EVERY_CHUNK):
             self._group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
             self._arrays: dict[str, Any] = {n: self._group[n] for n in arrays}
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> Any:
         return self
@@ -101,12 +108,14 @@ class GroupWriter:
         """Leave the store incomplete if something failed; `finish` completes it."""
 
     def write(self, name: str, chunk: int, values: np.ndarray) -> None:
-        """Write the pixels of one chunk of one array.
+        """Write the pixels of one chunk of one array, in a thread of its own.
+
+        An error of the disk is raised by a later call, or by `finish`.
 
         Args:
             name: One of the arrays given at the start.
             chunk: Number of the chunk; no two ranks may write the same.
-            values: Its values, pixels last.
+            values: Its values, pixels last; not to be changed afterwards.
         """
         array = self._arrays[name]
         start, stop = self.grid.chunk_range(chunk)
@@ -116,7 +125,26 @@ class GroupWriter:
                 f"`write({name!r}, chunk={chunk})` expected shape {expected}, got "
                 f"{np.shape(values)}."
             )
-        array[..., start:stop] = np.asarray(values, dtype=array.dtype)
+        self._wait(_MOST_WAITING)
+        self._waiting.append(self._thread.submit(self._put, name, chunk, values))
+
+    def _put(self, name: str, chunk: int, values: np.ndarray) -> None:
+        """Write a chunk file: plain numbers, little-endian, the last one filled up."""
+        array = self._arrays[name]
+        dtype, length = array.dtype.newbyteorder("<"), array.chunks[-1]
+        whole = np.ascontiguousarray(values, dtype=dtype)
+        if whole.shape[-1] < length:
+            short, fill = whole, np.asarray(array.fill_value, dtype)
+            whole = np.full((*short.shape[:-1], length), fill, dtype)
+            whole[..., : short.shape[-1]] = short
+        file = _chunk_file(self.path, name, array, chunk)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole.tofile(file)
+
+    def _wait(self, most: int) -> None:
+        """Wait until so many chunks, at most, are not yet written."""
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
 
     def finish(
         self,
@@ -131,6 +159,8 @@ class GroupWriter:
 
         Communication: barriers before and after rank 0 writes.
         """
+        self._wait(0)
+        self._thread.shutdown()
         self._comm.barrier()
         if self._comm.rank == 0:
             with zarr.config.set(_EVERY_CHUNK):
@@ -231,21 +261,21 @@ class GroupReader:
             OSError: if a chunk file is missing or truncated; it is named.
         """
         array = self._array(name)
-        leading = ["0"] * (array.ndim - 1)
         if self.dims(name)[-1:] != (CELLS,):
             if array.size:
-                place = [*leading, "0"] if array.ndim else []
-                _check_file(self.path.joinpath(name, "c", *place), array)
+                _check_file(_chunk_file(self.path, name, array, 0), array)
             return np.asarray(array[...])
         last = self.grid.nchunks if last is None else last
         parts = []
         for chunk in range(first, last):
             start, stop = self.grid.chunk_range(chunk)
-            file = self.path.joinpath(name, "c", *leading, str(chunk))
+            file = _chunk_file(self.path, name, array, chunk)
             _check_file(file, array)
             # Plain numbers, little-endian: mapped, so that a pass copies them once.
             plain = array.dtype.newbyteorder("<")
             part = np.memmap(file, plain, mode="r", shape=array.chunks)
+            # A look at each page reads it here, in the thread that reads ahead.
+            part.reshape(-1).view(np.uint8)[::_PAGE].max()
             parts.append(np.asarray(part)[..., : stop - start])
         if len(parts) == 1:
             return parts[0]
@@ -284,6 +314,12 @@ def _refusal(path: Path, kind: str, overwrite: bool) -> str | None:
     if not overwrite:
         return f"{path} exists: choose another name or `--overwrite` (overwrite=True)."
     return None
+
+
+def _chunk_file(path: Path, name: str, array: Any, chunk: int) -> Path:
+    """Return the file of a chunk; only the last axis is cut."""
+    place = ["0"] * (array.ndim - 1) + [str(chunk)] if array.ndim else []
+    return path.joinpath(name, "c", *place)
 
 
 def _check_file(file: Path, array: Any) -> None:

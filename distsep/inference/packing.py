@@ -12,27 +12,35 @@ from jaxtyping import Array, Float, Int
 from distsep.inference.likelihood import Block
 
 
-class RawBlock(NamedTuple):
-    """One block of maps as it comes from the store (leading axis: blocks).
+class RawMaps(NamedTuple):
+    """Maps as they come from the store, pixels last; one block of them for `pack`.
 
     Attributes:
-        d: Maps [uK_CMB]; NaN = not observed in that band.
-        t: Templates of the global terms, one map per Stokes group.
+        d: Maps [uK_CMB]; NaN = not observed in that band. Rows of all groups.
+        t: Templates of the global terms, a map for each and group.
+        weight: `(1, pix)` weight of each pixel, where the noise has a shape.
+        invN: Inverse variances like `d`, or covariances, rows by rows by groups.
+    """
+
+    d: Float[Array, "rowgroup pix"]
+    t: Float[Array, "templategroup pix"]
+    weight: Float[Array, "1 pix"] | None = None
+    invN: Float[Array, "rows pix"] | None = None
+
+
+class Lanes(NamedTuple):
+    """Where the lanes of a block come from (leading axis: blocks).
+
+    Attributes:
         index: Place of each lane's sample in `(group, pix)`, -1 = empty; None: as it
             is.
         pool: Pool of each tile.
         noise_class: Noise class of each tile.
-        weight: Weight of each pixel, where the noise has a shape.
-        invN: Inverse variances, or inverse covariances over rows.
     """
 
-    d: Float[Array, "*block row group pix"]
-    t: Float[Array, "*block template group pix"]
     index: Int[Array, "*block lane"] | None
     pool: Int[Array, "*block tile"]
     noise_class: Int[Array, "*block tile"]
-    weight: Float[Array, "*block pix"] | None = None
-    invN: Array | None = None
 
 
 class Whitening(NamedTuple):
@@ -42,45 +50,45 @@ class Whitening(NamedTuple):
     scale: Float[Array, " group"]
 
 
-def pack(whitening: Whitening, raw: RawBlock) -> Block:
+def pack(whitening: Whitening, maps: RawMaps, lanes: Lanes) -> Block:
     """Sort one block into lanes; whiten it where the noise has a shape.
 
     Args:
         whitening: From the noise classes of the data set.
-        raw: One block of maps.
+        maps: Of one block.
+        lanes: Of one block.
 
     Returns:
         The block of samples, float64, zeros where nothing was observed.
 
     Communication: none.
     """
+    ngroup, npix = whitening.scale.shape[0], maps.d.shape[-1]
 
-    def lanes(x):
-        flat = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1]).astype(jnp.float64)
-        if raw.index is None:
+    def sort(x):
+        flat = x.reshape(-1, ngroup * npix).astype(jnp.float64)
+        if lanes.index is None:
             return flat
-        empty = raw.index < 0
-        return jnp.where(empty, 0.0, flat[..., jnp.where(empty, 0, raw.index)])
+        empty = lanes.index < 0
+        return jnp.where(empty, 0.0, flat[:, jnp.where(empty, 0, lanes.index)])
 
-    d = lanes(raw.d)
+    d = sort(maps.d)
     seen = ~jnp.isnan(d)
     d = jnp.where(seen, d, 0.0)
-    t = lanes(raw.t)
+    t = sort(maps.t)
     if whitening.white is None:
-        w = lanes(raw.invN)
-        if w.ndim == 2:
-            return Block(d, t, raw.pool, w=jnp.where(seen, w, 0.0))
-        return Block(d, t, raw.pool, invN=w)
+        w = sort(maps.invN)
+        if len(w) == len(d):
+            return Block(d, t, lanes.pool, w=jnp.where(seen, w, 0.0))
+        return Block(d, t, lanes.pool, invN=w.reshape(len(d), len(d), -1))
 
-    npix, ngroup = raw.d.shape[-1], raw.d.shape[-2]
-    root = jnp.sqrt(jnp.ones(npix) if raw.weight is None else raw.weight)
-    root = jnp.sqrt(whitening.scale)[:, None] * root
-    root = lanes(jnp.broadcast_to(root, (ngroup, npix)))
-    ntile = raw.pool.shape[0]
-    white = whitening.white[raw.noise_class]
+    root = jnp.ones((1, npix)) if maps.weight is None else maps.weight
+    root = sort(jnp.sqrt(whitening.scale)[:, None] * jnp.sqrt(root))
+    ntile = lanes.pool.shape[0]
+    white = whitening.white[lanes.noise_class]
     tiles = d.reshape(d.shape[0], ntile, d.shape[1] // ntile)
     if white.ndim == 2:
         tiles = white.T[:, :, None] * tiles
     elif white.ndim == 3:
         tiles = jnp.einsum("trs,stl->rtl", white, tiles)
-    return Block(tiles.reshape(d.shape) * root, t * root, raw.pool)
+    return Block(tiles.reshape(d.shape) * root, t * root, lanes.pool)

@@ -5,17 +5,18 @@ layout of their samples, and the sum over ranks. The devices and the sum come in
 arguments; nothing here knows of MPI or of files.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distsep.data.layout import Layout, Pieces
 from distsep.data.observation import Observation
-from distsep.data.samples import marginalise_missing, rows
+from distsep.data.samples import marginalise_missing
 from distsep.inference.likelihood import Block
-from distsep.inference.packing import RawBlock, pack
+from distsep.inference.packing import Lanes, RawMaps, pack
 
 
 class Devices(NamedTuple):
@@ -23,8 +24,9 @@ class Devices(NamedTuple):
 
     Attributes:
         number: How many.
-        over_blocks: `f(shared, block)` -> jitted function of (shared, blocks).
+        over_blocks: `f(shared, maps, block)` -> jitted function of them all.
         spread: Puts arrays on the devices, the leading axis shared out.
+        spread_maps: Puts maps on the devices, the pixels shared out.
         replicate: Puts arrays on every device.
         single: Puts arrays on the first device.
     """
@@ -32,6 +34,7 @@ class Devices(NamedTuple):
     number: int
     over_blocks: Callable
     spread: Callable
+    spread_maps: Callable
     replicate: Callable
     single: Callable
 
@@ -52,38 +55,41 @@ class Part(NamedTuple):
     noise_class: np.ndarray
 
 
-def raw_blocks(part: Part, joint: bool, padded: int) -> RawBlock:
-    """Cut the maps of a part into blocks, the last ones empty: host arrays."""
-    block, obs = part.layout.block, part.observation
-    nblocks, ntile = part.layout.pool.shape
+def raw_maps(part: Part, joint: bool, padded: int) -> RawMaps:
+    """Return the maps of a part, padded to so many blocks: host arrays."""
+    obs, npix = part.observation, padded * part.layout.block
 
-    def cut(x, fill):
-        if x.shape[-1] == padded * block:
-            return np.moveaxis(x.reshape(*x.shape[:-1], padded, block), -2, 0)
-        full = np.full((*x.shape[:-1], padded * block), fill, x.dtype)
-        full[..., : x.shape[-1]] = x
-        return np.moveaxis(full.reshape(*x.shape[:-1], padded, block), -2, 0)
-
-    def pad(x, fill):
-        full = np.full((padded, *x.shape[1:]), fill, x.dtype)
-        full[:nblocks] = x
+    def flat(x, fill):
+        x = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        if x.shape[1] == npix:
+            return x
+        full = np.full((len(x), npix), fill, x.dtype)
+        full[:, : x.shape[1]] = x
         return full
 
     noise, invN, weight = obs.noise, None, None
     if noise.kind == "pixel":
-        invN = cut(rows(noise.shape, joint), 0.0)
+        invN = flat(noise.shape, 0.0)
     elif noise.kind == "dense_pixel":
-        invN = cut(_dense_rows(obs, joint), 0.0)
+        invN = flat(_dense_rows(obs, joint), 0.0)
     elif noise.weight is not None:
-        weight = cut(noise.weight, 0.0)
-    return RawBlock(
-        d=cut(rows(obs.d, joint), np.nan),
-        t=cut(part.templates, 0.0),
-        index=None if part.layout.index is None else pad(part.layout.index, -1),
-        pool=pad(part.layout.pool, 0),
-        noise_class=pad(part.noise_class, 0),
-        weight=weight,
-        invN=invN,
+        weight = flat(noise.weight, 0.0)
+    return RawMaps(flat(obs.d, np.nan), flat(part.templates, 0.0), weight, invN)
+
+
+def lanes_of(part: Part, padded: int) -> Lanes:
+    """Return the lanes of a part, padded with empty blocks: host arrays."""
+    layout = part.layout
+
+    def pad(x, fill):
+        full = np.full((padded, *x.shape[1:]), fill, x.dtype)
+        full[: len(x)] = x
+        return full
+
+    return Lanes(
+        None if layout.index is None else pad(layout.index, -1),
+        pad(layout.pool, 0),
+        pad(part.noise_class, 0),
     )
 
 
@@ -109,46 +115,86 @@ class Survey:
 
     Args:
         parts: Function that yields the parts, in the order of the blocks.
-        resident: Keep the packed samples on the devices between passes.
+        resident: Keep the maps on the devices between passes.
+        often: There will be many passes: keep the samples packed, if resident. Else
+            they are packed as they are used, a block at a time, in cache.
         joint: Whether Stokes parameters are fitted jointly.
         whitening: Of the noise classes.
         devices: Devices of this rank.
         template: For each global term its row of the templates.
     """
 
-    def __init__(self, parts, *, resident, joint, whitening, devices, template=()):
+    def __init__(
+        self, parts, *, resident, often, joint, whitening, devices, template=()
+    ):
         self._parts: Callable[[], Iterator[Part]] = parts
         self._joint, self._devices = joint, devices
         self._whitening = devices.replicate(whitening)
         self.template = tuple(template)
-        self._pack = devices.over_blocks(pack)
-        self._kept = list(self._packed()) if resident else None
+        self._packed = resident and often
+        self._kept: list[tuple[Part, Any, Any]] | None = None
+        if resident:
+            self._kept = list(self._pack() if often else self._raw())
 
-    def _packed(self) -> Iterator[tuple[Part, Block]]:
+    def _raw(self) -> Iterator[tuple[Part, RawMaps, Lanes]]:
         for part in self._parts():
             padded = self._devices.padded(part.layout.pool.shape[0])
-            raw = raw_blocks(part, self._joint, padded)
-            yield part, self._pack(self._whitening, self._devices.spread(raw))
+            maps = self._devices.spread_maps(raw_maps(part, self._joint, padded))
+            yield part, maps, self._devices.spread(lanes_of(part, padded))
+
+    def _pack(self) -> Iterator[tuple[Part, tuple, Block]]:
+        program = self._devices.over_blocks(pack)
+        for part, maps, lanes in self._raw():
+            yield part, (), program(self._whitening, maps, lanes)
+
+    def blocks(self) -> Iterator[tuple[Part, Block]]:
+        """Yield the parts with their samples packed, on the devices."""
+        kept = self._kept if self._packed else None
+        for part, _, block in self._pack() if kept is None else kept:
+            yield part, block
 
     def outputs(self, kernel: Callable, tables) -> Iterator[tuple[Part, np.ndarray]]:
         """Run a kernel over every block of this rank, part by part.
+
+        The devices work on a part while the caller has the one before.
 
         Yields:
             The part, and what the kernel gave, `(block, ...)`.
 
         Communication: none.
         """
-        program = self._devices.over_blocks(_with(kernel, self.template))
-        tables = self._devices.replicate(tables)
-        for part, blocks in self._packed() if self._kept is None else self._kept:
-            nblocks = part.layout.pool.shape[0]
-            yield part, np.asarray(program(tables, blocks))[:nblocks]
+        function = _of_packed if self._packed else _of_raw
+        program = self._devices.over_blocks(function(kernel, self.template))
+        shared = self._devices.replicate(tables), self._whitening
+        started: list[tuple[Part, Any]] = []
+        for part, maps, blocks in self._raw() if self._kept is None else self._kept:
+            started.append((part, program(shared, maps, blocks)))
+            if len(started) > 1:
+                yield _fetch(*started.pop(0))
+        for last in started:
+            yield _fetch(*last)
+
+
+def _fetch(part: Part, out) -> tuple[Part, np.ndarray]:
+    """Wait for the devices; leave the blocks of padding out."""
+    return part, np.asarray(out)[: part.layout.pool.shape[0]]
 
 
 @lru_cache(maxsize=64)
-def _with(kernel: Callable, template: tuple) -> Callable:
+def _of_packed(kernel: Callable, template: tuple) -> Callable:
     """Return the kernel for some global terms: the same function at each call."""
-    return lambda tables, block: kernel(tables, block, template)
+    return lambda shared, _, block: kernel(shared[0], block, template)
+
+
+@lru_cache(maxsize=64)
+def _of_raw(kernel: Callable, template: tuple) -> Callable:
+    """Return the same of maps that are packed on the way."""
+
+    def function(shared, maps, lanes):
+        tables, whitening = shared
+        return kernel(tables, pack(whitening, maps, lanes), template)
+
+    return function
 
 
 class PoolSums:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distsep.inference.likelihood import Block, Tables
+from distsep.inference.tiles import TOGETHER
 
 _FAN_IN = 16
 
@@ -37,7 +38,12 @@ def block_root(tables, block: Block, template=()):  # noqa: ARG001
     """
     x = jnp.concatenate([block.d, block.t])
     n, ntile = x.shape[0], block.pool.shape[0]
-    tiles = jnp.moveaxis(x.reshape(n, ntile, x.shape[1] // ntile), 1, 0)
+    tile = x.shape[1] // ntile
+    if tile >= TOGETHER and jax.default_backend() == "cpu":
+        # One after another: a tile stays in cache, and plain products are fastest.
+        cut = partial(jax.lax.dynamic_slice_in_dim, x, slice_size=tile, axis=1)
+        return jax.lax.map(lambda i: _root(cut(i * tile)).ravel(), jnp.arange(ntile))
+    tiles = jnp.moveaxis(x.reshape(n, ntile, tile), 1, 0)
     return jax.vmap(_root)(tiles).reshape(ntile, n * n)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from distsep.inference.curvature import Factor, sandwich_diagonal
+from distsep.inference.curvature import Factor, places, sandwich_diagonal
 from distsep.inference.newton import Local, hold
 from distsep.inference.objective import Objective
 
@@ -89,16 +89,30 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
 def _by_block(H, F) -> list[np.ndarray]:
     """H^-1, F^-1 and H^-1 F H^-1, full, each independent block on its own."""
     label = connected_components(abs(H) + abs(F), directed=False)[1]
-    order, size = np.argsort(label, kind="stable"), np.bincount(label)
-    first = np.cumsum(size) - size
-    H, F = H.toarray(), F.toarray()
+    place, size = places(label), np.bincount(label)
     out = [np.zeros(H.shape) for _ in range(3)]
     for m in np.unique(size):
-        rows = order[first[size == m][:, None] + np.arange(m)]
+        chosen = np.flatnonzero(size == m)
+        rows = np.empty((len(chosen), m), int)
+        mine = np.flatnonzero(size[label] == m)
+        number = np.searchsorted(chosen, label)
+        rows[number[mine], place[mine]] = mine
+        h, f = (_blocks(x, number, place, rows, size[label] == m) for x in (H, F))
+        Hinv, Finv = np.linalg.inv(h), np.linalg.inv(f)
         at = rows[:, :, None], rows[:, None, :]
-        Hinv, Finv = np.linalg.inv(H[at]), np.linalg.inv(F[at])
-        for whole, part in zip(out, (Hinv, Finv, Hinv @ F[at] @ Hinv), strict=True):
+        for whole, part in zip(out, (Hinv, Finv, Hinv @ f @ Hinv), strict=True):
             whole[at] = 0.5 * (part + part.swapaxes(1, 2))
+    return out
+
+
+def _blocks(matrix, number, place, rows, mine) -> np.ndarray:
+    """Cut blocks out of a sparse matrix: `(block, m, m)`."""
+    entries = matrix.tocoo()
+    i, j = entries.row, entries.col
+    keep = mine[i]
+    i, j, values = i[keep], j[keep], entries.data[keep]
+    out = np.zeros((*rows.shape, rows.shape[1]))
+    out[number[i], place[i], place[j]] = values
     return out
 
 

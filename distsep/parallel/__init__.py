@@ -19,6 +19,7 @@ from distsep.parallel.mesh import (
     set_host_devices,
     single,
     spread,
+    spread_maps,
 )
 from distsep.parallel.threads import one_blas_thread
 
@@ -36,5 +37,6 @@ __all__ = [
     "set_host_devices",
     "single",
     "spread",
+    "spread_maps",
     "world",
 ]

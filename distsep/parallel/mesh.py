@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
@@ -79,13 +80,28 @@ def spread(mesh: Mesh, tree: Any) -> Any:
 
     Communication: none between ranks.
     """
+    return _put(mesh, tree, 0, PartitionSpec(AXIS))
+
+
+def spread_maps(mesh: Mesh, tree: Any) -> Any:
+    """Put `(row, pixel)` arrays on the devices, the pixels cut into equal shares.
+
+    On one device of a processor nothing is copied, where the memory allows it.
+
+    Args, Returns, Raises, Communication: as `spread`, of the last axis.
+    """
+    return _put(mesh, tree, 1, PartitionSpec(None, AXIS))
+
+
+def _put(mesh: Mesh, tree: Any, axis: int, spec: PartitionSpec) -> Any:
     for leaf in jax.tree.leaves(tree):
-        if leaf.shape[0] % mesh.size:
+        if leaf.shape[axis] % mesh.size:
             raise ValueError(
-                f"`spread(mesh, tree)` expected leading axes that {mesh.size} devices "
-                f"can share, got shape {leaf.shape}: pad it with blocks of no weight."
+                f"`spread(mesh, tree)` expected axes of blocks that {mesh.size} "
+                f"devices can share, got shape {leaf.shape}: pad it with blocks of no "
+                "weight."
             )
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+    return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
@@ -106,7 +122,7 @@ def single(tree: Any) -> Any:
 
 # Kept: a campaign separates many skies with one compiled program.
 @lru_cache(maxsize=64)
-def over_blocks(mesh: Mesh, function: Callable[[Any, Any], Any]) -> Callable:
+def over_blocks(mesh: Mesh, function: Callable[..., Any]) -> Callable:
     """Run a function of one block over all blocks of this rank, one after another.
 
     Every block goes through the same compiled code whatever the number of devices.
@@ -116,24 +132,35 @@ def over_blocks(mesh: Mesh, function: Callable[[Any, Any], Any]) -> Callable:
 
     Args:
         mesh: Devices of this rank.
-        function: Takes `(shared, block)`, returns arrays; traceable by JAX.
+        function: Takes `(shared, maps, block)`, returns arrays; traceable by JAX.
 
     Returns:
-        A jitted function of `(shared, blocks)`: `shared` is replicated, the arrays of
-        `blocks` have a leading axis of blocks, and so have the results, which stay
-        spread over the devices.
+        A jitted function of `(shared, maps, blocks)`: `shared` is replicated; `maps`
+        is a tree of `(row, pixel)` arrays, the pixels of all blocks side by side (they
+        are cut, not copied), and may be empty; the arrays of `blocks` have a leading
+        axis of blocks, and so have the results, which stay spread over the devices.
 
     Communication: none.
     """
 
-    def local(shared: Any, blocks: Any) -> Any:
-        return jax.lax.map(lambda block: function(shared, block), blocks)
+    def local(shared: Any, maps: Any, blocks: Any) -> Any:
+        nblocks = jax.tree.leaves(blocks)[0].shape[0]
+
+        def cut(x: Any, i: Any) -> Any:
+            size = x.shape[1] // nblocks
+            return jax.lax.dynamic_slice_in_dim(x, i * size, size, 1)
+
+        def one(x: Any) -> Any:
+            i, block = x
+            return function(shared, jax.tree.map(lambda x: cut(x, i), maps), block)
+
+        return jax.lax.map(one, (jnp.arange(nblocks), blocks))
 
     return jax.jit(
         jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+            in_specs=(PartitionSpec(), PartitionSpec(None, AXIS), PartitionSpec(AXIS)),
             out_specs=PartitionSpec(AXIS),
         )
     )
