@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from distsep.data.noise import Noise, noise_from_inverse, noise_from_variance
+from distsep.data.noise import (
+    Noise,
+    noise_from_inverse,
+    noise_from_variance,
+    variance_maps,
+)
 
 NF, NS, NPIX = 4, 2, 6
 rng = np.random.default_rng(8)
@@ -24,7 +29,7 @@ def full(noise: Noise) -> np.ndarray:
     ids=["one number", "one per band", "per pixel, all the same"],
 )
 def test_uniform_noise_is_seen(variance):
-    noise = noise_from_variance(variance, NF, NS, NPIX)
+    noise = noise_from_variance(variance_maps(variance, (NF, NS, NPIX)))
     assert (noise.kind, noise.weight) == ("uniform", None)
     np.testing.assert_allclose(
         full(noise), 1 / np.broadcast_to(variance, (NF, NS, NPIX)), rtol=1e-15
@@ -32,7 +37,7 @@ def test_uniform_noise_is_seen(variance):
 
 
 def test_one_hit_map_for_all_bands_is_seen():
-    noise = noise_from_variance(DEPTH[:, :, None] ** 2 / HITS, NF, NS, NPIX)
+    noise = noise_from_variance(DEPTH[:, :, None] ** 2 / HITS)
     assert noise.kind == "uniform"
     assert noise.weight is not None
     np.testing.assert_allclose(full(noise), HITS / DEPTH[:, :, None] ** 2, rtol=1e-14)
@@ -42,7 +47,7 @@ def test_one_hit_map_for_all_bands_is_seen():
 def test_a_shape_that_changes_over_the_sky_is_kept(change):
     variance = DEPTH[:, :, None] ** 2 / HITS
     variance[1, 0, 3] *= change
-    noise = noise_from_variance(variance, NF, NS, NPIX)
+    noise = noise_from_variance(variance)
     assert noise.kind == "pixel"
     np.testing.assert_array_equal(full(noise), 1 / variance)
 
@@ -50,7 +55,7 @@ def test_a_shape_that_changes_over_the_sky_is_kept(change):
 def test_infinite_variance_is_no_weight():
     variance = DEPTH[:, :, None] ** 2 * rng.uniform(1, 2, (NF, NS, NPIX))
     variance[2, 1, 4] = np.inf
-    noise = noise_from_variance(variance, NF, NS, NPIX)
+    noise = noise_from_variance(variance)
     assert full(noise)[2, 1, 4] == 0
     np.testing.assert_array_equal(full(noise), 1 / variance)
 
@@ -60,12 +65,12 @@ def test_variances_that_are_none_are_refused(bad):
     variance = np.ones((NF, NS, NPIX))
     variance[1, 1, 1] = bad
     with pytest.raises(ValueError, match=r"noise_variance=.*positive.*inf"):
-        noise_from_variance(variance, NF, NS, NPIX)
+        noise_from_variance(variance)
 
 
 def test_variances_of_the_wrong_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 2, 6\), got shape \(3, 2, 6\)"):
-        noise_from_variance(np.ones((3, 2, 6)), NF, NS, NPIX)
+        variance_maps(np.ones((3, 2, 6)), (NF, NS, NPIX))
 
 
 def covariance(*lead):

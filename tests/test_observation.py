@@ -127,7 +127,9 @@ def test_pixels_that_are_zero_in_every_band_are_taken_out_and_said():
     assert any("1 pixels are exactly zero" in w for w in obs.warnings)
 
 
-@pytest.mark.parametrize(("norm", "value"), [(1, 1), ("max", 8), ("mean", 4.5)])
+@pytest.mark.parametrize(
+    ("norm", "value"), [(1, 1), (2.5, 2.5), ("max", 8), ("mean", 4.5)]
+)
 def test_hits_scale_the_noise_by_their_stated_norm(norm, value):
     hits = np.arange(NPIX) % 9.0
     obs = observe(hits=hits, hits_norm=norm)
@@ -189,11 +191,22 @@ WRONG = {
     "variance < 0": ({"noise_variance": -(maps**2)}, r"noise_variance=.*positive"),
     "variance shape": ({"noise_variance": np.ones(5)}, r"noise_variance=.*broadcast"),
     "two noises": ({"noise_variance": 1.0, "hits": np.ones(NPIX)}, r"one of"),
+    "hits norm 0": ({"hits": np.ones(NPIX), "hits_norm": 0}, r"hits_norm=.*got 0"),
     "hits norm": ({"hits": np.ones(NPIX)}, r"hits_norm=.*'max' or 'mean'"),
     "hits shape": ({"hits": np.ones(3), "hits_norm": 1}, r"hits=.*192"),
     "hits < 0": ({"hits": -np.ones(NPIX), "hits_norm": 1}, r"hits=.*not negative"),
     "no hits": ({"hits": np.zeros(NPIX), "hits_norm": 1}, r"zero everywhere"),
 }
+
+
+def test_outside_the_mask_nothing_is_asked_of_the_noise():
+    variance = np.ones(NPIX)
+    variance[:5] = 0.0, -1.0, np.nan, np.inf, 0.0
+    observed = np.arange(NPIX) >= 5
+    obs = observe(noise_variance=variance, observed=observed)
+    assert obs.npix == NPIX - 5
+    with pytest.raises(ValueError, match=r"8 NaN and 24 zero or negative.*observed="):
+        observe(noise_variance=variance)
 
 
 @pytest.mark.parametrize("wrong", WRONG)

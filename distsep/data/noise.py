@@ -32,28 +32,32 @@ class Noise:
         return Noise(shape, self.kind, weight)
 
 
-def noise_from_variance(variance, nfreq: int, nstokes: int, npix: int) -> Noise:
-    """Read variance maps; see at once whether the bands share one shape over the sky.
-
-    Args:
-        variance: Noise variance [uK_CMB^2], broadcastable to (freq, stokes, pix).
-            Infinite: this band did not observe this pixel.
-        nfreq: Number of bands.
-        nstokes: Number of Stokes parameters.
-        npix: Number of pixels.
+def variance_maps(variance, shape: tuple[int, ...]) -> np.ndarray:
+    """Give a variance the shape of the maps, (freq, stokes, pix).
 
     Raises:
-        ValueError: wrong shape; NaN, zero or negative variance.
+        ValueError: it does not broadcast to it.
     """
     v = np.asarray(variance, float)
-    full = (nfreq, nstokes, npix)
     try:
-        v = np.broadcast_to(v, full)
+        return np.broadcast_to(v, shape)
     except ValueError:
         raise ValueError(
             "`Observation(noise_variance=...)` must broadcast to (freq, stokes, pix) "
-            f"= {full}, got shape {v.shape}."
+            f"= {tuple(shape)}, got shape {v.shape}."
         ) from None
+
+
+def noise_from_variance(v: np.ndarray) -> Noise:
+    """Read variance maps; see at once whether the bands share one shape over the sky.
+
+    Args:
+        v: Noise variance [uK_CMB^2], (freq, stokes, pix). Infinite: this band did not
+            observe this pixel.
+
+    Raises:
+        ValueError: NaN, zero or negative variance.
+    """
     if np.isnan(v).any() or (v <= 0).any():
         bad = int(np.isnan(v).sum()), int((v <= 0).sum())
         raise ValueError(

@@ -6,12 +6,18 @@ those observed, brightness in uK_CMB, polarisation COSMO. No files and no MPI.
 
 import dataclasses
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 
 from distsep.data.blocks import Grid
 from distsep.data.healpix import pixel_area_arcmin2, ring_to_nest
-from distsep.data.noise import Noise, noise_from_inverse, noise_from_variance
+from distsep.data.noise import (
+    Noise,
+    noise_from_inverse,
+    noise_from_variance,
+    variance_maps,
+)
 from distsep.model.instrument import Instrument
 
 UNSEEN = -1.6375e30
@@ -40,8 +46,9 @@ class Observation:
         noise_variance: [unit^2], `(freq, stokes, pix)` or broadcastable.
         inverse_noise: [unit^-2], `(..., freq, freq)`; see `noise_from_inverse`.
         hits: `(pix,)` hit counts: variance = depth^2 / (area x hits / norm).
-        hits_norm: 1, `"max"` or `"mean"` (over hits > 0); required with `hits`. Where
-            ranks hold a part of the sky each, only 1 is the same for all.
+        hits_norm: The hits at which the depth holds: a number, `"max"` or `"mean"`
+            (over hits > 0); required with `hits`. Where ranks hold a part of the sky
+            each, only a number is the same for all.
         observed: `(pix,)`, True = use. A rank may have no pixel at all.
 
     Raises:
@@ -111,6 +118,11 @@ class Observation:
         npix = d.shape[-1]
         nest = _nest_ids(cell_ids, nside, ordering, npix)
         factor = _to_uK(instrument, unit)
+        mask = _checked_mask(observed, npix)
+        if noise_variance is not None:
+            noise_variance = variance_maps(noise_variance, d.shape)
+            if not np.all(mask):  # nothing is asked of the noise there
+                noise_variance = np.where(mask, noise_variance, np.inf)
         noise = _noise(
             instrument,
             stokes,
@@ -125,9 +137,9 @@ class Observation:
         missing = np.isnan(d) | (np.abs(d / UNSEEN - 1) < 1e-5)
         if noise_variance is not None:
             # An infinite variance is a band that did not observe.
-            missing |= np.isinf(_broadcast(noise_variance, d.shape))
+            missing |= np.isinf(noise_variance)
         blank = (d == 0).all((0, 1))
-        use = ~missing.all((0, 1)) & ~blank & _checked_mask(observed, npix)
+        use = ~missing.all((0, 1)) & ~blank & mask
         if noise.weight is not None:
             use &= noise.weight > 0
         index = np.flatnonzero(use)
@@ -302,14 +314,6 @@ def _to_uK(instrument, unit) -> np.ndarray:
     )
 
 
-def _broadcast(variance, shape) -> np.ndarray:
-    """Variance maps in the shape of the maps; of another shape: none is infinite."""
-    try:
-        return np.broadcast_to(np.asarray(variance, float), shape)
-    except ValueError:  # said by `noise_from_variance`
-        return np.zeros(shape)
-
-
 def _noise(
     instrument, stokes, nside, npix, factor, variance, inverse, hits, hits_norm
 ) -> Noise:
@@ -320,11 +324,7 @@ def _noise(
             "`Observation(...)`: give one of noise_variance, inverse_noise or hits."
         )
     if variance is not None:
-        v = np.asarray(variance, float)
-        f = factor.reshape(nfreq, 1, 1)
-        if v.ndim < 3 and nfreq > 1 and v.ndim > 0 and not np.ptp(factor) == 0:
-            v = np.broadcast_to(v, (nfreq, nstokes, npix)) if v.shape else v
-        return noise_from_variance(v * f**2, nfreq, nstokes, npix)
+        return noise_from_variance(variance * factor[:, None, None] ** 2)
     if inverse is not None:
         return noise_from_inverse(
             np.asarray(inverse, float) / np.outer(factor, factor), nfreq, nstokes, npix
@@ -349,11 +349,13 @@ def _hit_weight(hits, norm, npix) -> np.ndarray | None:
         raise ValueError("`Observation(hits=...)` must be finite and not negative.")
     if not (h > 0).any():
         raise ValueError("`Observation(hits=...)` is zero everywhere.")
-    norms = {1: 1.0, "max": h.max(), "mean": h[h > 0].mean()}
+    if isinstance(norm, Real) and not isinstance(norm, bool) and norm > 0:
+        return h / float(norm)
+    norms = {"max": h.max(), "mean": h[h > 0].mean()}
     if norm not in norms:
         raise ValueError(
-            "`Observation(hits_norm=...)` must be 1, 'max' or 'mean': the hit count at "
-            "which the depth holds (guessing costs a factor 1.9 in sigma); got "
-            f"{norm!r}."
+            "`Observation(hits_norm=...)` must be a positive number, 'max' or 'mean': "
+            "the hit count at which the depth holds (guessing costs a factor 1.9 in "
+            f"sigma); got {norm!r}."
         )
     return h / norms[norm]
