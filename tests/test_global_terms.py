@@ -337,6 +337,7 @@ def test_conjugate_gradients_give_the_dense_solution(monkeypatch):
     case, plain = regional_fit()
     monkeypatch.setattr(solve, "LARGEST_DENSE", 10)
     _, found = regional_fit()
+    assert any("were not looked for" in w for w in found.warnings)
     for name, (value, sigma) in plain.global_terms.items():
         other, error = found.global_terms[name]
         assert (np.abs(np.subtract(other, value)) < 1e-6 * np.array(sigma)).all()

@@ -53,14 +53,14 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
     Communication: none; the point holds sums over all ranks.
 
     References:
-        DESIGN: the normal equations with the amplitudes eliminated; Björck (1996),
-        Numerical Methods for Least Squares Problems, section 2.7 (null space).
+        Björck (1996), Numerical Methods for Least Squares Problems, section 2.7 (null
+        space) and 7.4 (preconditioned conjugate gradients).
     """
     linear = np.flatnonzero(objective.parameters.linear)
-    matrix = objective.matrix(point, False)[linear][:, linear]
     gradient = objective.gradient(point)[linear]
     before = point.x[linear]
-    empty = linear[matrix.diagonal() <= 0]
+    system = _System.of(objective, point, linear)
+    empty = linear[system.diagonal() <= 0]
     if len(empty):
         names = ", ".join(objective.parameters.names[i] for i in empty[:5])
         raise ValueError(
@@ -68,9 +68,9 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
             "sample: its coefficient cannot be found. Leave it out."
         )
     if len(linear) > LARGEST_DENSE:
-        return GlobalSolution(
-            before - _conjugate_gradients(matrix, gradient), np.zeros((len(linear), 0))
-        )
+        alpha = before - _conjugate_gradients(system, gradient)
+        return GlobalSolution(alpha, np.zeros((len(linear), 0)))
+    matrix = objective.matrix(point, False)[linear][:, linear]
     M = matrix.toarray()
     inside = _absorbed(objective, point.x)[linear]
     M[inside] = M[:, inside] = 0.0
@@ -109,20 +109,48 @@ def null_space(M: np.ndarray) -> np.ndarray:
     return np.linalg.qr(null)[0] if null.shape[1] else null
 
 
-def _conjugate_gradients(matrix, gradient) -> np.ndarray:
+class _System(NamedTuple):
+    """The normal equations of the coefficients as what each pool adds: no matrix.
+
+    Attributes:
+        index: `(pool, n)` coefficients of each pool.
+        blocks: `(pool, n, n)`.
+        precision: `(coefficient,)` of the priors.
+    """
+
+    index: np.ndarray
+    blocks: np.ndarray
+    precision: np.ndarray
+
+    @classmethod
+    def of(cls, objective: Objective, point: Point, linear: np.ndarray) -> "_System":
+        """Take the system out of the sums at a point."""
+        place = np.zeros(objective.parameters.number, int)
+        place[linear] = np.arange(len(linear))
+        k = objective.model.nkind
+        precision = objective.parameters.prior_precision[linear]
+        return cls(
+            place[objective.index[:, k:]], point.pool_fisher[:, k:, k:], precision
+        )
+
+    def diagonal(self) -> np.ndarray:
+        """Diagonal of the matrix."""
+        own = np.einsum("pnn->pn", self.blocks).ravel()
+        n = len(self.precision)
+        return np.bincount(self.index.ravel(), own, n) + self.precision
+
+
+def _conjugate_gradients(system: _System, gradient) -> np.ndarray:
     """Solve with thousands of regions: CG with the diagonal as preconditioner."""
-    coo = matrix.tocoo()
-    rows, columns = jnp.asarray(coo.row), jnp.asarray(coo.col)
-    entries = jnp.asarray(coo.data)
-    diagonal = np.asarray(matrix.diagonal())
-    diagonal = np.where(diagonal > 0, diagonal, 1.0)
+    index, blocks, precision = (jnp.asarray(x) for x in system)
 
     def multiply(x):
-        return jnp.zeros_like(x).at[rows].add(entries * x[columns])
+        own = jnp.einsum("pnm,pm->pn", blocks, x[index])
+        return (precision * x).at[index].add(own)
 
     shape = jnp.asarray(gradient)
     operator = lx.FunctionLinearOperator(multiply, shape, lx.positive_semidefinite_tag)
-    inverse = lx.DiagonalLinearOperator(jnp.asarray(1 / diagonal))
+    inverse = lx.DiagonalLinearOperator(jnp.asarray(1 / system.diagonal()))
     preconditioner = lx.TaggedLinearOperator(inverse, lx.positive_semidefinite_tag)
     solver = lx.CG(rtol=1e-10, atol=0.0, max_steps=STEPS * len(gradient) + 1)
     # throw: not converging is an error, never an answer.

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from distsep.inference import solve
 from distsep.inference.distinct import alike
 from distsep.inference.fit import Fit
 from distsep.inference.objective import Objective
-from distsep.inference.solve import describe_null
 from distsep.inference.uncertainty import Uncertainty, disagreement
 
 _DISAGREE = 0.1
@@ -103,18 +103,24 @@ def _contradicted(objective: Objective, found: Fit, errors: Uncertainty) -> list
 
 
 def _degenerate(objective: Objective, found: Fit) -> str | None:
+    linear = np.flatnonzero(objective.parameters.linear)
+    if len(linear) > solve.LARGEST_DENSE:
+        return (
+            f"{len(linear)} global coefficients: more than {solve.LARGEST_DENSE}, so "
+            "directions that the data do not determine were not looked for."
+        )
     if not objective.gauge.shape[1]:
         return None
-    linear = np.flatnonzero(objective.parameters.linear)
     tables = objective.model.tables(found.x)
-    null = objective.gauge[linear]
-    mine = objective.index[0, objective.model.nkind :]
-    at = np.searchsorted(linear, mine)
-    return describe_null(
-        null[at] / np.linalg.norm(null, axis=0),
-        [objective.parameters.names[i] for i in mine],
-        np.asarray(tables.phi[0]),
-        np.asarray(tables.A[0]),
+    null = objective.gauge[linear] / np.linalg.norm(objective.gauge, axis=0)
+    # Described where it is largest: a region may be degenerate and the others not.
+    at = np.searchsorted(linear, objective.index[:, objective.model.nkind :])
+    pool = int(np.argmax((null[at] ** 2).sum((1, 2))))
+    return solve.describe_null(
+        null[at[pool]],
+        [objective.parameters.names[i] for i in linear[at[pool]]],
+        np.asarray(tables.phi[pool]),
+        np.asarray(tables.A[pool]),
         objective.model.column_names,
     )
 
