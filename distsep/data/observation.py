@@ -6,7 +6,6 @@ those observed, brightness in uK_CMB, polarisation COSMO. No files and no MPI.
 
 import dataclasses
 from dataclasses import dataclass, field
-from numbers import Real
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from distsep.data.noise import (
     variance_maps,
 )
 from distsep.model.instrument import Instrument
+from distsep.model.mistakes import is_number
 
 UNSEEN = -1.6375e30
 STOKES = ("I", "QU", "IQU")
@@ -349,7 +349,7 @@ def _hit_weight(hits, norm, npix) -> np.ndarray | None:
         raise ValueError("`Observation(hits=...)` must be finite and not negative.")
     if not (h > 0).any():
         raise ValueError("`Observation(hits=...)` is zero everywhere.")
-    if isinstance(norm, Real) and not isinstance(norm, bool) and norm > 0:
+    if is_number(norm) and norm > 0:
         return h / float(norm)
     norms = {"max": h.max(), "mean": h[h > 0].mean()}
     if norm not in norms:
