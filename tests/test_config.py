@@ -415,3 +415,11 @@ def test_a_configuration_travels_between_ranks(write):
     copy = pickle.loads(pickle.dumps(sky))
     assert copy == sky
     assert copy.provenance == sky.provenance
+
+
+def test_a_table_that_is_not_there_is_a_mistake_among_the_others(write):
+    law = '[[component]]\nkind = "TabulatedAME"\nnu0 = 30\ntable = "none.txt"\n'
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(run_text(law) + "\n[fit]\nsolver = 'best'\n"))
+    assert "TabulatedAME.table: a file of two columns: none.txt" in str(caught.value)
+    assert "fit.solver" in str(caught.value)

@@ -82,7 +82,10 @@ def _of_kind(table: "LawTable") -> tuple[Callable, dict[str, Any], Problems]:
         base["nu0"] = table.nu0
     for name in needed:
         if name in table.options:
-            base[name] = _option(name, table.options[name])
+            try:
+                base[name] = _option(name, table.options[name])
+            except (OSError, ValueError) as error:
+                problems.append(((name,), f"a file of two columns: {error}"))
         elif name not in base:
             problems.append(((name,), f"is required for {table.kind}"))
     if table.unit is not None:
