@@ -18,7 +18,7 @@ WIRE = 1e-10  # assumed: seconds per byte between nodes, 10 GB/s
 RANKS = (1, 4, 16, 64, 256, 1024, 4096)
 NSIDES = (512, 1024, 2048, 4096, 8192)
 KINDS = 3  # parameters
-STEPS = 200  # of a fit that sees all maps
+STEPS = 50  # of a fit that sees all maps: warm start and Adam
 SKIES = 1000  # of a campaign
 BYTES = 2 * 15 * 8  # of the maps of one pixel, QU and 15 bands
 
