@@ -28,4 +28,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *importlib.import_module("distsep.api").__all__]
+    own = [name for name in globals() if name.startswith("__")]
+    return [*own, *importlib.import_module("distsep.api").__all__]

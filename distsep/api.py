@@ -7,6 +7,7 @@ no room imports from above.
 from pathlib import Path
 from typing import Any
 
+from distsep import parallel
 from distsep.data.observation import Observation
 from distsep.data.result import Result
 from distsep.data.store import (
@@ -18,7 +19,7 @@ from distsep.data.store import (
 from distsep.flow import separate
 from distsep.model import laws
 from distsep.model.components import Component
-from distsep.model.instrument import Instrument, instrument
+from distsep.model.instrument import Instrument, instrument, presets
 from distsep.model.laws import *  # noqa: F403
 from distsep.model.mixing import MixingMatrix
 from distsep.model.terms import Dipole, Monopole, Regional, Template
@@ -47,6 +48,8 @@ __all__ = [
     "Template",
     "instrument",
     "open_observation",
+    "parallel",
+    "presets",
     "read",
     "separate",
 ]

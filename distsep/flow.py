@@ -327,14 +327,16 @@ def _source(observation, observed, comm) -> ArraySource | StoreSource:
         raise ValueError("`separate(observation=...)`: no pixel is observed.")
     cells = observation.cell_ids
     ends = [(int(cells[0]), int(cells[-1]))] if len(cells) else []
-    spans = [end for rank in comm.allgather(ends) for end in rank]
-    if any(
-        before[1] >= after[0] for before, after in zip(spans, spans[1:], strict=False)
-    ):
-        raise ValueError(
-            "`separate(comm=...)`: the ranks hold the same pixels, or not in order: "
-            "give each rank its own, ascending NEST, or read a store."
-        )
+    spans = [(r, *end) for r, rank in enumerate(comm.allgather(ends)) for end in rank]
+    for (r, a, b), (q, first, last) in zip(spans, spans[1:], strict=False):
+        if b >= first:
+            raise ValueError(
+                f"`separate(comm=...)`: rank {r} holds NEST pixels {a} to {b}, rank "
+                f"{q} {first} to {last}: expected ranges that ascend with the rank and "
+                "do not overlap, as a cut in RING order does. Cut the sky by NEST "
+                "numbers (`cell_ids=`, `ordering='NEST'`), or let all ranks read one "
+                "store (`distsep.open_observation`)."
+            )
     return ArraySource(placed(observation, comm.rank, npix))
 
 

@@ -16,6 +16,7 @@ class Kept(NamedTuple):
 
     Attributes:
         units: Unit of the amplitudes of each component that has maps.
+        nu0: Reference frequency of each [GHz], or None.
         scale: Factor to that unit, by component.
         patch_of: By kind the function that gives the patches of a part's pixels.
         covariance: Components whose amplitude covariance is kept.
@@ -23,6 +24,7 @@ class Kept(NamedTuple):
     """
 
     units: Mapping[str, str]
+    nu0: Mapping[str, float | None]
     scale: np.ndarray
     patch_of: Mapping[str, Any]
     covariance: tuple[str, ...] = ()
@@ -130,6 +132,7 @@ class Keeper:
             "component_names": tuple(kept.units),
             "covariance_names": kept.covariance,
             "units": dict(kept.units),
+            "nu0": dict(kept.nu0),
             "bands": tuple(header.instrument.bands),
             "stokes": header.stokes,
             "nside": header.nside,

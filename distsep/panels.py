@@ -26,6 +26,7 @@ class Panel:
         unit: Beside the colour bar.
         span: Lowest and highest colour.
         colours: Colour map.
+        centre: Value in the middle of the colours; of the span, if None.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Panel:
     unit: str
     span: tuple[float, float]
     colours: str = "RdBu_r"
+    centre: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,26 +88,33 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
         seen = np.isfinite(maps["amplitudes"]).any((0, 1))
         panels.append(_band_panel(observation, sphere, seen, letter))
     m = sphere.drawn(s)
-    note = f"rms {_rms(s):#.3g} {in_words(unit)}"
-    panels.append(Panel(f"Recovered {name}, {letter}", note, m, unit, _even(m, 99.5)))
+    note = f"rms {_three(_rms(s))} {in_words(unit)}"
+    title = f"Recovered {_at(result, name)}, {letter}"
+    panels.append(Panel(title, note, m, unit, _even(m, 99.5)))
     if truth is not None and name in truth.truth.components:
         panels.append(_error_panel(sphere, truth, s, (name, unit), letter, row))
     elif name in result.covariance_names:
         own = result.covariance_names.index(name)
         sigma = np.sqrt(maps["amplitude_covariance"][row, own, own])
         m = sphere.drawn(sigma)
-        note = f"median {np.nanmedian(sigma):#.3g} {in_words(unit)}"
+        note = f"median {_three(np.nanmedian(sigma))} {in_words(unit)}"
         title = f"{name} error (sigma), {letter}"
         panels.append(Panel(title, note, m, unit, _range(m), "viridis"))
     elif len(names) > 1:
         other = 1 if cmb == 0 else 0
         s, unit = maps["amplitudes"][other, row], result.units.get(names[other], "")
         m = sphere.drawn(s)
-        title = f"Recovered {names[other]}, {letter}"
-        note = f"rms {_rms(s):#.3g} {in_words(unit)}"
+        title = f"Recovered {_at(result, names[other])}, {letter}"
+        note = f"rms {_three(_rms(s))} {in_words(unit)}"
         panels.append(Panel(title, note, m, unit, _even(m, 98.0)))
     panels.append(_chi2_panel(result, sphere, maps["chi2"]))
     return panels
+
+
+def _at(result: Result, name: str) -> str:
+    """Return a component and where its amplitude is taken."""
+    nu0 = result.nu0.get(name)
+    return name if nu0 is None else f"{name} at {nu0:g} GHz"
 
 
 def _band_panel(observation: Any, sphere: "Sphere", seen, letter: str) -> Panel:
@@ -144,7 +153,7 @@ def _error_panel(sphere, truth, s, component, letter, row) -> Panel:
         true[here] = truth.read_truth(chunk, chunk + 1)[where, row, there]
     error = s - true
     m = sphere.drawn(error)
-    note = f"rms {_rms(error):#.3g} {in_words(unit)}"
+    note = f"rms {_three(_rms(error))} {in_words(unit)}"
     title = f"Recovered $-$ true {name}, {letter}"
     return Panel(title, note, m, unit, _even(m, 99.5))
 
@@ -159,7 +168,8 @@ def _chi2_panel(result: Result, sphere: "Sphere", chi2: np.ndarray) -> Panel:
     title = r"$\chi^2$ per pixel, " + "+".join(result.stokes)
     half = 3.5 * np.sqrt(2 * free) * min(1.0, NSIDE_DRAWN / result.nside)
     half = max(half, abs(float(np.nanmedian(m)) - free))
-    return Panel(title, note, m, "", (max(free - half, 0.0), free + half), "PuOr_r")
+    span = max(free - half, 0.0), free + half
+    return Panel(title, note, m, "", span, "PuOr_r", centre=float(free))
 
 
 def parameter_panels(result: Result) -> list[Panel]:
@@ -185,6 +195,11 @@ def parameter_panels(result: Result) -> list[Panel]:
 def in_words(unit: str) -> str:
     """Return a unit as it is typeset."""
     return _WORDS.get(unit, unit)
+
+
+def _three(x: float) -> str:
+    """Return three digits, and no exponent."""
+    return np.format_float_positional(x, 3, unique=False, fractional=False, trim="-")
 
 
 def _even(values: np.ndarray, percentile: float) -> tuple[float, float]:

@@ -105,10 +105,11 @@ class Problem(NamedTuple):
             self.mixing,
             self.terms.free(self.mixing.component_names, self.plan.joint, self.nstokes),
         )
-        units, scale = {}, []
+        units, nu0, scale = {}, {}, []
         for i in places:
             component, own = mixing.components[i], mixing.amplitude_units[i]
             units[component.name], factor = _amplitude_unit(component, own, unit)
+            nu0[component.name] = component.nu0
             scale.append(factor)
         unknown = [c for c in covariance if c not in units]
         if unknown:
@@ -121,7 +122,7 @@ class Problem(NamedTuple):
             for k, (_, f) in self.where.items()
             if f is not None and k in mixing.names
         }
-        return Kept(units, np.array(scale), patch_of, tuple(covariance), residuals)
+        return Kept(units, nu0, np.array(scale), patch_of, tuple(covariance), residuals)
 
 
 def set_up(

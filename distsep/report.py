@@ -13,8 +13,10 @@ import numpy as np
 from healpy import vec2pix
 from healpy.projector import MollweideProj
 from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
 
 from distsep.data.healpix import nside_of
 from distsep.data.observation import Observation
@@ -31,6 +33,7 @@ from distsep.panels import (
 from distsep.table import goodness, text_table
 
 MASKED = "0.82"
+_TICKS = 4
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -152,13 +155,16 @@ def _draw(axes: Axes, panel: Panel) -> None:
     image = projection.projmap(panel.m, find)
     ellipse = Ellipse((0, 0), 4, 2, facecolor=MASKED)
     axes.add_patch(ellipse)
+    low, high = panel.span
+    middle = panel.centre
+    if middle is None or not low < middle < high:
+        middle = 0.5 * (low + high)
     drawn = axes.imshow(
         np.ma.masked_invalid(image),
         cmap=mpl.colormaps[panel.colours].with_extremes(bad="none"),
         extent=projection.get_extent(),
         origin="lower",
-        vmin=panel.span[0],
-        vmax=panel.span[1],
+        norm=TwoSlopeNorm(middle, low, high),
         interpolation="nearest",
         zorder=2,
     )
@@ -174,6 +180,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         drawn, cax=bar, orientation="horizontal", extend="both"
     )
     scale.outline.set_linewidth(0.5)
+    scale.set_ticks(MaxNLocator(_TICKS).tick_values(low, high))
+    scale.ax.set_xlim(low, high)
     scale.ax.tick_params(labelsize=9, length=2.5, width=0.5)
     unit = in_words(panel.unit)
     axes.text(0.815, -0.062, unit, transform=axes.transAxes, va="center", ha="left")

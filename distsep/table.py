@@ -9,6 +9,8 @@ from scipy import stats
 from distsep.data.result import Result
 
 Truth = Mapping[str, float | None]
+_FAR = 5.0  # a chi2 so many sigma off is remarked upon
+_IN_A_LINE = 6
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,18 @@ class Goodness:
     p: float
 
     def __str__(self) -> str:
-        p = f"{self.p:.2g}" if self.p > 1e-99 else "< 1e-99"
-        return (
+        p = f"p = {self.p:.2g}" if self.p > 1e-99 else "p < 1e-99"
+        words = (
             f"chi2/dof = {self.chi2 / self.dof:.5f} (chi2 = {self.chi2:.1f}, "
-            f"dof = {self.dof}; z = {self.z:+.1f}, p = {p})"
+            f"dof = {self.dof}; z = {self.z:+.1f}, {p})"
         )
+        if abs(self.z) > _FAR:
+            words += "\n  " + (
+                "too large: the model is too simple, or the noise larger than stated"
+                if self.z > 0
+                else "too small: the noise is smaller than stated"
+            )
+        return words
 
 
 def goodness(result: Result) -> Goodness | None:
@@ -92,7 +101,10 @@ def text_table(result: Result, truth: Truth | None = None) -> str:
         rows.append((name, "", fitted, sigma, "", "", regions))
     kept = [n for n in range(len(heads)) if n == 0 or any(row[n] for row in rows)]
     if all(row[6] in ("1", "") for row in rows):
-        kept.remove(6)
+        kept = [n for n in kept if n != 6]
+    if not rows:
+        words = ["no free parameter: nothing was fitted", "", *_facts(result)]
+        return "\n".join(words) + "\n"
     lines = [[row[n] for n in kept] for row in (heads, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = [
@@ -117,8 +129,11 @@ def _facts(result: Result) -> list[str]:
     if result.residual_power is not None:
         rms = np.sqrt(result.residual_power)
         each = zip(result.bands, rms, strict=True)
-        words = (f"{band} {', '.join(f'{x:.3g}' for x in row)}" for band, row in each)
-        lines.append(f"residual rms [uK_CMB], {result.stokes}: {'; '.join(words)}")
+        words = [f"{band} {', '.join(f'{x:.3g}' for x in row)}" for band, row in each]
+        head = f"residual rms [uK_CMB], {result.stokes}: "
+        for n in range(0, len(words), _IN_A_LINE):
+            lines.append(head + "; ".join(words[n : n + _IN_A_LINE]))
+            head = "  "
     if result.seconds:
         phases = ", ".join(f"{name} {t:.2f}" for name, t in result.seconds.items())
         total = sum(result.seconds.values())

@@ -119,6 +119,43 @@ def test_the_text_has_everything():
     assert "truth" not in text_table(result)
 
 
+def test_a_chi2_that_is_far_off_is_remarked_upon():
+    _, result, _ = sky()
+    for chi2, words in ((5200.0, ""), (6e3, "model is too simple"), (4e3, "too small")):
+        text = text_table(dataclasses.replace(result, chi2_total=chi2))
+        assert words in text
+        assert bool(words) == ("\n  too" in text)
+    assert "p < 1e-99" in text_table(dataclasses.replace(result, chi2_total=1e5))
+
+
+def test_where_nothing_is_fitted_the_text_says_so():
+    _, result, _ = sky()
+    none: dict[str, Any] = {"parameters": {}, "sigma": {}, "start": {}, "names": ()}
+    text = text_table(dataclasses.replace(result, global_terms={}, **none))
+    assert text.startswith("no free parameter")
+    assert "chi2/dof = 1.04000" in text
+
+
+def test_residuals_of_many_bands_take_some_lines():
+    _, result, _ = sky()
+    power = np.arange(1.0, 31.0).reshape(15, 2) ** 2
+    many = dataclasses.replace(
+        result, residual_power=power, bands=tuple(map(str, range(15)))
+    )
+    lines = text_table(many).splitlines()
+    (first,) = [n for n, x in enumerate(lines) if x.startswith("residual rms")]
+    said = " ".join(lines[first : first + 3])
+    assert [f"{n} {2 * n + 1}, {2 * n + 2}" in said for n in range(15)] == [True] * 15
+    assert max(map(len, lines[first : first + 3])) < 100
+
+
+def test_a_result_is_one_line():
+    _, result, _ = sky()
+    assert (
+        repr(result) == "Result(CMB + Dust: 2 parameters, converged, chi2/dof = 1.0400)"
+    )
+
+
 def test_a_chi2_that_means_nothing_is_not_quoted():
     _, result, _ = sky()
     for change in ({"dof": 0}, {"chi2_total": np.nan}):

@@ -305,6 +305,12 @@ def test_fixed_by_name_or_in_the_component_is_the_same():
     assert in_sigma(result, plain()).max() < 1e-4
 
 
+def test_what_distsep_offers_is_listed():
+    assert {"separate", "parallel", "presets", "CMB"} <= set(dir(distsep))
+    assert not {"os", "sys", "Any"} & set(dir(distsep))
+    assert distsep.parallel.serial().size == 1
+
+
 def test_all_fixed_is_generalised_least_squares():
     fixed = dict(zip(NAMES, BETA, strict=True))
     result = distsep.separate(components(20.0), observe(), fixed=fixed)
@@ -462,6 +468,19 @@ def test_reduction_of_noise_of_every_pixel_its_own_is_refused():
     keywords, _ = noise("pixel", np.random.default_rng(65))
     with pytest.raises(ValueError, match=r"reduce=True.*own noise shape"):
         separate(observe(**keywords), reduce=True)
+
+
+def test_ranges_of_ranks_that_overlap_are_refused_by_name():
+    class Two:
+        """A communicator whose two ranks hold interleaved pixels."""
+
+        rank, size = 0, 2
+
+        def allgather(self, x):
+            return [x, x] if not isinstance(x, list) else [[(0, 8)], [(5, 11)]]
+
+    with pytest.raises(ValueError, match=r"rank 0 holds NEST pixels 0 to 8, rank 1 5"):
+        separate(observe(), comm=Two())
 
 
 def test_a_sky_without_an_observed_pixel_is_refused():

@@ -124,7 +124,7 @@ def _separation(session: Session) -> str:
     truth = {"Dust.beta_d": 1.6, "Synchrotron.beta_pl": -3.1}
     instrument = distsep.instrument("LiteBIRD")
     A = np.asarray(distsep.MixingMatrix(components, instrument)(truth))
-    ids = np.arange(comm.rank, 192, comm.size)
+    ids = np.array_split(np.arange(192), comm.size)[comm.rank]
     s = np.random.default_rng(1).normal(0, 50, (3, 2, 192))[..., ids]
     observation = distsep.Observation(
         np.einsum("fc,csp->fsp", A, s),

@@ -38,7 +38,7 @@ def export_store(
     cells = reader.read("cell_ids")
     found = _bands if reader.kind == "observation" else _result
     files = []
-    for name, names, units, maps in found(reader):
+    for name, names, units, maps, cards in found(reader):
         file = directory / f"{name}.fits"
         write_maps(
             file,
@@ -49,6 +49,7 @@ def export_store(
             coordsys=head["coordsys"],
             polcconv=head["polcconv"],
             cell_ids=cells,
+            cards=cards,
             partial=partial,
             overwrite=overwrite,
         )
@@ -56,11 +57,11 @@ def export_store(
     return files
 
 
-Maps = tuple[str, list[str], list[str], np.ndarray]
+Maps = tuple[str, list[str], list[str], np.ndarray, dict[str, Any]]
 
 
 def _bands(reader: GroupReader) -> Iterator[Maps]:
-    """Name, columns, units and maps of every band; chunk by chunk."""
+    """Name, columns, units, maps and header of every band; chunk by chunk."""
     head, grid = reader.attributes, reader.grid
     stokes, unit = head["stokes"], reader.attributes_of("maps")["units"]
     columns = [f"{letter}_STOKES" for letter in stokes]
@@ -69,11 +70,11 @@ def _bands(reader: GroupReader) -> Iterator[Maps]:
         for chunk in range(grid.nchunks):
             pixels = slice(*grid.chunk_range(chunk))
             maps[:, pixels] = reader.read("maps", chunk, chunk + 1)[row]
-        yield f"band_{band}", columns, [unit] * len(stokes), maps
+        yield f"band_{band}", columns, [unit] * len(stokes), maps, {"BAND": str(band)}
 
 
 def _result(reader: GroupReader) -> Iterator[Maps]:
-    """The same of every component, of chi2, of residuals and of the patches."""
+    """The same of every component, of chi2, residuals, and parameters with patches."""
     head = reader.attributes
     stokes, n = head["stokes"], len(head["stokes"])
     amplitudes = reader.read("amplitudes")
@@ -88,13 +89,24 @@ def _result(reader: GroupReader) -> Iterator[Maps]:
             k = head["covariance_names"].index(name)
             columns += [f"{letter}_SIGMA" for letter in stokes]
             maps = np.concatenate([maps, np.sqrt(covariance[:, k, k])])
-        yield name, columns, [unit] * len(columns), maps
-    yield "chi2", [f"{s}_CHI2" for s in stokes], [""] * n, reader.read("chi2")
+        cards = {"COMP": name}
+        if (nu0 := head.get("nu0", {}).get(name)) is not None:
+            cards["NU0"] = (nu0, "[GHz] of the amplitude")
+        yield name, columns, [unit] * len(columns), maps, cards
+    yield "chi2", [f"{s}_CHI2" for s in stokes], [""] * n, reader.read("chi2"), {}
     if "residuals" in reader.names:
         columns = [f"{letter}_STOKES" for letter in stokes]
         for band, maps in zip(head["bands"], reader.read("residuals"), strict=True):
-            yield f"residual_{band}", columns, ["uK_CMB"] * n, maps
+            cards = {"BAND": str(band)}
+            yield f"residual_{band}", columns, ["uK_CMB"] * n, maps, cards
     for kind in head["patched"]:
         ids = reader.read(f"{kind}.patch")
-        columns = ["PATCH"] if len(ids) == 1 else [f"{s}_PATCH" for s in stokes]
-        yield f"{kind}.patch", columns, [""] * len(ids), ids
+        before = [""] if len(ids) == 1 else [f"{s}_" for s in stokes]
+        none, cards = [""] * len(ids), {"PARAM": kind}
+        yield f"{kind}.patch", [f"{s}PATCH" for s in before], none, ids, cards
+        values, columns = [], []
+        for what, name in (("VALUE", kind), ("SIGMA", f"{kind}.sigma")):
+            known = np.append(np.atleast_1d(reader.read(name)), np.nan)
+            values.append(known[np.where(ids < 0, -1, ids)])
+            columns += [f"{s}{what}" for s in before]
+        yield kind, columns, none * 2, np.concatenate(values), cards

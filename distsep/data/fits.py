@@ -109,17 +109,11 @@ def read_bands(
         )
     ]
     notes: list[str] = []
-    nside = _agreed("NSIDE", paths, [t.nside for t in tables], None, None, notes)
-    coords = [t.coordsys for t in tables]
-    frame = _agreed("COORDSYS", paths, coords, coordsys, "G", notes)
-    convention = "COSMO"
-    if set(stokes) & set("QU"):
-        said = [t.polcconv for t in tables]
-        convention = _agreed("POLCCONV", paths, said, polcconv, "COSMO", notes)
+    nside, frame, convention = agreed_frames(tables, stokes, coordsys, polcconv, notes)
     found, names = [], []
     for table, chosen, given in zip(tables, wanted, units, strict=True):
         numbers = table.find(stokes, chosen)
-        names.append(_unit(table, numbers, given))
+        names.append(column_unit(table, numbers, given))
         found.append(np.stack([table.samples(number) for number in numbers]))
         _drop_zeros(found[-1], table.path, notes)
     maps, cell_ids = _union([table.nest_ids() for table in tables], found, nside)
@@ -143,7 +137,38 @@ def per_band(name: str, value: Any, files: list[Path]) -> list[Any]:
     return list(value)
 
 
-def _unit(table: FitsTable, numbers: list[int], given: str | None) -> str:
+def agreed_frames(
+    tables: Sequence[FitsTable],
+    stokes: str,
+    coordsys: str | None,
+    polcconv: str | None,
+    notes: list[str],
+) -> tuple[int, str, str]:
+    """Return NSIDE, COORDSYS and POLCCONV, which all bands share.
+
+    Raises:
+        ValueError: with all that they disagree in.
+    """
+    said: dict[str, tuple[list, Any, Any]] = {
+        "NSIDE": ([t.nside for t in tables], None, None),
+        "COORDSYS": ([t.coordsys for t in tables], coordsys, "G"),
+    }
+    if set(stokes) & set("QU"):
+        said["POLCCONV"] = [t.polcconv for t in tables], polcconv, "COSMO"
+    found: dict[str, Any] = {"POLCCONV": "COSMO"}
+    wrong = []
+    for card, (values, given, otherwise) in said.items():
+        try:
+            files = [t.path for t in tables]
+            found[card] = _agreed(card, files, values, given, otherwise, notes)
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(" ".join(wrong))
+    return found["NSIDE"], found["COORDSYS"], found["POLCCONV"]
+
+
+def column_unit(table: FitsTable, numbers: list[int], given: str | None) -> str:
     """Return the unit that the columns of one band share."""
     units = {
         table.names[n]: unit_of(
@@ -168,11 +193,15 @@ def _agreed(
             f"no {card} in {some_names(silent)}: taken as {otherwise} (say otherwise "
             f"with `--{card.lower()}`)."
         )
-    if len(set(values)) > 1 or given not in (None, values[0]):
+    if len(set(values)) > 1:
         table = ", ".join(f"{f.name}: {v}" for f, v in zip(files, values, strict=True))
-        asked = "" if given is None else f" ({card.lower()}={given!r} was asked for)"
+        raise ValueError(f"the bands disagree in {card}: {table}. Bring them to one.")
+    if given not in (None, values[0]):
+        key = card.lower()
         raise ValueError(
-            f"the bands disagree in {card}{asked}: {table}. Bring them to one before."
+            f"{some_names([f.name for f in files])}: the header says {card} = "
+            f"{values[0]!r} but {given!r} was asked for with `--{key}`: leave "
+            f"`--{key}` (`{key}=`) out, or correct the header."
         )
     return values[0]
 

@@ -3,8 +3,9 @@
 No choice of what to write here: the caller names the columns and their units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -23,6 +24,7 @@ def write_maps(
     ordering: str = "NEST",
     cell_ids: Shaped[np.ndarray, " pix"] | None = None,
     polcconv: str = "COSMO",
+    cards: Mapping[str, Any] | None = None,
     partial: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -39,6 +41,7 @@ def write_maps(
         ordering: Ordering of `maps` and of `cell_ids`.
         cell_ids: Numbers of the pixels; None: `maps` is the whole sphere.
         polcconv: "COSMO" or "IAU", as `maps` is; nothing is turned.
+        cards: More of the header.
         partial: Write only the pixels of `cell_ids`, with a PIXEL column, instead of
             the whole sphere.
         overwrite: Replace an existing file.
@@ -89,6 +92,7 @@ def write_maps(
         ("BAD_DATA", healpix.UNSEEN),
         *scheme,
         ("CREATOR", "distsep"),
+        *(cards or {}).items(),
     ]:
         hdu.header[card] = value
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ The only reader of FITS headers of maps. Nothing is guessed here: what a header 
 say is None, and data/fits.py decides.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -41,14 +42,24 @@ class FitsTable:
 
     path: Path
     header: Any
+    columns: Any
     data: Any
     names: tuple[str, ...]
     nside: int
     ordering: healpix.Ordering
 
     @classmethod
-    def open(cls, path: Path, hdu: int | None, ordering: str | None) -> "FitsTable":
-        """Find the HEALPix extension of a file and what it says of its pixels."""
+    def open(
+        cls, path: Path, hdu: int | None, ordering: str | None, samples: bool = True
+    ) -> "FitsTable":
+        """Find the HEALPix extension of a file and what it says of its pixels.
+
+        Args:
+            path: FITS file.
+            hdu: Number of the extension; None: the first.
+            ordering: "RING" or "NEST", where the header does not say.
+            samples: Whether the pixels are read, or the header alone.
+        """
         from astropy.io import fits
 
         with fits.open(path, memmap=False) as file:
@@ -66,12 +77,14 @@ class FitsTable:
                     "ORDERING or NSIDE)."
                 )
             one: Any = file[maps[0] if hdu is None else hdu]
-            header, data = one.header, one.data
+            header, columns = one.header, one.columns
+            data = one.data if samples else None
         order = _ordering(path, str(header.get("ORDERING", "")).strip(), ordering)
-        names = tuple(name.upper().strip() for name in data.names)
+        names = tuple(name.upper().strip() for name in columns.names)
         kept = tuple(name for name in names if name not in _PIXEL)
-        nside = header.get("NSIDE") or healpix.nside_of(data[data.names[0]].size)
-        return cls(path, header, data, kept, healpix.check_nside(nside), order)
+        size = header["NAXIS2"] * int(re.match(r"\d*", header["TFORM1"])[0] or 1)
+        nside = header.get("NSIDE") or healpix.nside_of(size)
+        return cls(path, header, columns, data, kept, healpix.check_nside(nside), order)
 
     @property
     def coordsys(self) -> str | None:
@@ -102,6 +115,10 @@ class FitsTable:
                 f"{', '.join(self.names)}: name them with `--columns` (`columns=`)."
             )
         return found
+
+    def holds(self, stokes: str) -> bool:
+        """Return whether the names of the columns tell these Stokes parameters."""
+        return self._called(stokes, _NAMES) is not None
 
     def find_noise(self, stokes: str, chosen: Sequence[str | int] | None) -> list[int]:
         """Return the number of the column with the noise of each Stokes parameter.
@@ -139,7 +156,7 @@ class FitsTable:
 
     def unit(self, number: int) -> str | None:
         """Return TUNIT of a column."""
-        return self.data.columns[self._index(number)].unit
+        return self.columns[self._index(number)].unit
 
     def samples(self, number: int) -> Inexact[np.ndarray, " pix"]:
         """Return a column as native floats, NaN where it is missing."""
@@ -190,7 +207,7 @@ class FitsTable:
 
     def _index(self, number: int) -> int:
         """Return the position in the table, pixel columns counted."""
-        return [n.upper().strip() for n in self.data.names].index(self.names[number])
+        return [n.upper().strip() for n in self.columns.names].index(self.names[number])
 
 
 def _ordering(path: Path, says: str, given: str | None) -> healpix.Ordering:

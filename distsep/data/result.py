@@ -13,7 +13,7 @@ import numpy as np
 from distsep.data.blocks import Grid
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """Parameters, amplitudes and their errors.
 
@@ -43,6 +43,7 @@ class Result:
         warnings: What the user should hear of.
         component_names: Order of the component axis.
         units: Unit of the amplitudes of each component.
+        nu0: Reference frequency [GHz] of each component, if it has one.
         bands, stokes, nside, coordsys, polcconv, cell_ids: Of the observation.
         patches: By kind: patch of each pixel of this rank, if there is more than one.
         distance: Largest distance from the optimum of any block [sigma].
@@ -79,6 +80,7 @@ class Result:
     coordsys: str
     polcconv: str
     cell_ids: np.ndarray | None
+    nu0: dict[str, float | None] = field(default_factory=dict)
     distance: float = 0.0
     global_terms: dict[str, tuple] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -96,6 +98,14 @@ class Result:
     caller_index: np.ndarray | None = None
     applier: Callable | None = field(default=None, repr=False, compare=False)
     sampler: Callable | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        state = "converged" if self.converged else "NOT CONVERGED"
+        fit = f", chi2/dof = {self.chi2_total / self.dof:.4f}" if self.dof > 0 else ""
+        return (
+            f"Result({' + '.join(self.component_names)}: {len(self.names)} parameters, "
+            f"{state}{fit})"
+        )
 
     def replace(self, **changes: Any) -> "Result":
         """Return a copy with some fields changed."""

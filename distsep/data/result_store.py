@@ -19,7 +19,7 @@ from distsep.parallel import Comm, serial
 
 _MATRICES = ("covariance", "hessian_inverse", "fisher_inverse")
 _NUMBERS = ("chi2_total", "neg_log_like", "distance")
-_WORDS = ("dof", "converged", "steps", "message", "units")
+_WORDS = ("dof", "converged", "steps", "message", "units", "nu0")
 _TUPLES = ("names", "component_names", "covariance_names", "bands")
 _RUN = ("seconds", "ranks", "devices")
 _ENDINGS = {"parameters": "", "sigma": ".sigma", "start": ".start"}

@@ -106,7 +106,7 @@ def fit(
     most = max_steps if solver == "newton" else min(max_steps, _WARM_PASSES)
     local, warm = descend(objective, x0, until, most, lambda *a: tell("warm start", *a))
     steps = 0
-    refine = {"adam": _adam, "lbfgs": _lbfgs}.get(solver)
+    refine = {"adam": _adam, "lbfgs": _lbfgs}.get(solver) if p.number else None
     while refine is not None and warm + steps < max_steps:
         # optax mixes integers of 32 and 64 bits.
         with jax.numpy_dtype_promotion("standard"):
