@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import distsep
 from distsep.cli.app import app
 from distsep.cli.session import is_bad_input
+from distsep.data.fits_out import write_maps
 from distsep.data.store import read
 from distsep.data.stored_observation import StoredObservation
 
@@ -240,6 +241,88 @@ def test_import_real_maps(folder):
     assert (back[:, ~use] < -1e30).all()
 
 
+@pytest.fixture(scope="module")
+def fits_maps(tmp_path_factory):
+    """A directory with maps i0.fits ... (T) and p0.fits ... (I, Q, U), in "mK"."""
+    path = tmp_path_factory.mktemp("fits")
+    m = np.random.default_rng(5).normal(size=(3, 48))
+    said = {"nside": 2, "coordsys": "G"}
+    for n in range(6):
+        kinds = {"i": (m[:1], ["T"]), "p": (m, ["I", "Q", "U"])}
+        for letter, (maps, names) in kinds.items():
+            units = ["mK"] * len(maps)
+            write_maps(
+                path / f"{letter}{n}.fits", maps, names=names, units=units, **said
+            )
+    return path
+
+
+I2 = "i0.fits i1.fits --stokes I --unit mK_CMB"
+NU2 = "--nu 30,40 --depth-i 1,1"
+MISTYPED = {
+    "stokes": (
+        "i0.fits i1.fits --nu 30,40 --depth-i 1,1",
+        ["the files hold one column (T): `--stokes I`?"],
+    ),
+    "depths": (
+        "i0.fits i1.fits i2.fits i3.fits i4.fits --stokes I --unit mK_CMB "
+        "--nu 1,2,3,4,5 --depth-i 1,2,3,4,5,6",
+        ["`--nu` has 5 bands, `--depth-i` 6"],
+    ),
+    "no bands": (I2, ["give `--preset`, or `--nu` with `--depth-i` / `--depth-p`"]),
+    "few files": (
+        "i0.fits --stokes I --unit mK_CMB --nu 30,40 --bands a,b --depth-i 1,1",
+        ["1 file for 2 bands: one file per band, in the order of `--bands`"],
+    ),
+    "preset": (
+        f"{I2} --preset WMAP --depth-i 1,2",
+        ["WMAP has 5 bands (K, Ka, Q, V, W), 2 files: choose with `--bands`"],
+    ),
+    "depths of a preset": (
+        f"{I2} --preset WMAP --bands V,W --depth-i 1,2,3",
+        ["`--bands` has 2 bands, `--depth-i` 3"],
+    ),
+    "hits": (f"{I2} {NU2} --hits i0.fits", ["--hits-norm: is required with `--hits`"]),
+    "no file": (
+        "i0.fits i9.fits --stokes I --unit mK_CMB --nu 30,40 --depth-i 1,1",
+        ["there is no file `i9.fits`"],
+    ),
+    "unit": (
+        f"i0.fits i1.fits {NU2} --stokes I --unit mK",
+        ["--unit: unknown unit 'mK'; did you mean `mK_CMB` or `mK_RJ`?"],
+    ),
+    "all the header says": (
+        "p0.fits p1.fits --nu 30,40 --polcconv IAU --coordsys C",
+        [
+            "p0.fits (I): its unit 'mK' does not say",
+            "p0.fits, p1.fits: the header says COORDSYS = 'G' but 'C' was asked for",
+            "p0.fits, p1.fits: the header says POLCCONV = 'COSMO' but 'IAU' was asked",
+            "the noise of I, Q, U is not known in all of 30, 40: give depths",
+        ],
+    ),
+    "columns": (
+        f"p0.fits p1.fits {NU2} --depth-p 1,1 --unit mK_CMB --columns 0,1",
+        ["--columns: expected one for each of IQU, got 2"],
+    ),
+    "a column": (
+        "p0.fits p1.fits --nu 30,40 --unit mK_CMB --nobs N --sigma0 1,1",
+        ["p0.fits: no column 'N' among I, Q, U. So 1 more file."],
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTYPED)
+def test_import_speaks_of_its_options(fits_maps, monkeypatch, mistake):
+    """All mistakes at once, and none that only follow from another."""
+    monkeypatch.chdir(fits_maps)
+    words, expected = MISTYPED[mistake]
+    said = call("import", *words.split(), code=2).strip().split("\n")
+    title, *lines = dict.fromkeys(said)
+    assert title == f"error: import: {len(expected)} mistake" + "s" * (len(lines) > 1)
+    for line, start in zip(lines, expected, strict=True):
+        assert line.strip().startswith(start)
+
+
 def test_run_reads_fits_maps(folder):
     call("simulate", "sky.toml", "--set", "sky.nside=4")
     call("export", "sky.zarr", "-o", "maps")
@@ -258,8 +341,6 @@ def test_run_reads_fits_maps(folder):
 
 
 def test_run_with_a_mask_on_a_store(folder):
-    from distsep.data.fits_out import write_maps
-
     call("simulate", "sky.toml", "--set", "sky.nside=4")
     use = (np.arange(192) < 100).astype(float)
     write_maps("mask.fits", use[None], names=["M"], units=[""], nside=4, coordsys="G")

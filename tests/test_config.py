@@ -218,6 +218,26 @@ def test_fits_input_needs_an_instrument_and_stokes(write):
     ]
 
 
+def test_the_columns_of_fits_files_are_looked_at_first(write):
+    write("")
+    said = {"nside": 1, "coordsys": "G", "units": ["K_CMB"]}
+    write_maps("40.fits", np.ones((1, 12)), names=["T"], **said)
+    text = '''[observation]
+        fits = ["40.fits"]
+        stokes = "IQU"
+        unit = "mK"
+        [instrument]
+        nu = [40.0]
+        depth_i = [1.0, 2.0]
+        [[component]]
+        kind = "CMB"'''
+    assert problems(read_config, write(text)) == [
+        "instrument.depth_i: `nu` has 1 band, `depth_i` 2",
+        "observation.unit: unknown unit 'mK'; did you mean `mK_CMB` or `mK_RJ`?",
+        'observation.stokes: the files hold one column (T): `stokes = "I"`?',
+    ]
+
+
 def test_fits_input_is_accepted(write):
     for name in ("40.fits", "50.fits", "60.fits"):
         write("", name)

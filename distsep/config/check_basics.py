@@ -35,7 +35,9 @@ def unit_problems(
 ) -> Iterator[Problem]:
     """Say if a unit is not one of ours."""
     if unit is not None and unit not in units:
-        yield place, f"unknown unit {unit!r}; {nearest(unit, units)}"
+        begin = [f"`{u}`" for u in units if u.lower().startswith(unit.lower()) and unit]
+        words = f"did you mean {' or '.join(begin)}?" if begin else nearest(unit, units)
+        yield place, f"unknown unit {unit!r}; {words}"
 
 
 def band_problems(

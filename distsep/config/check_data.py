@@ -14,9 +14,11 @@ from distsep.config.check_basics import (
     hits_problems,
     unit_problems,
 )
+from distsep.config.check_headers import header_problems
 from distsep.config.check_noise import NOISE_KEYS, noise_problems
 from distsep.config.errors import Place, Problem
 from distsep.config.model import build_instrument
+from distsep.model.instrument import instrument, presets
 
 if TYPE_CHECKING:
     from distsep.config.run import BandTable, ObservationTable, RunConfig
@@ -76,23 +78,39 @@ def _fits(config: "RunConfig") -> Any:
     if table.stokes is None:
         yield (*PLACE, "stokes"), 'is required with `fits`: "I", "QU" or "IQU"'
     if not config.instrument.described:
-        yield ("instrument",), "is required with `fits`: `preset`, or `nu` and depths"
-    instrument = yield from instrument_problems(config.instrument)
+        message = "give `preset`, or `nu` with `depth_i` / `depth_p`"
+        yield ("instrument",), message
+    named = [one.band for one in files if one.band]
+    instrument = yield from instrument_problems(
+        config.instrument, None if named else len(files)
+    )
     bands = list(instrument.bands) if instrument is not None else None
     for n, one in enumerate(files):
         yield from _map((*PLACE, "fits", n), one, table, bands)
     yield from unit_problems((*PLACE, "unit"), table.unit)
-    named = [one.band for one in files if one.band]
     if named and (len(named) != len(files) or len(set(named)) != len(named)):
         yield (*PLACE, "fits"), "name the `band` of every map, each once, or of none"
     elif bands and not named and len(files) != len(bands):
-        message = f"{len(files)} maps for {len(bands)} bands: name their `band`"
-        yield (*PLACE, "fits"), message
+        yield (*PLACE, "fits"), _count(config.instrument, bands, len(files))
+    held = yield from header_problems(PLACE, table)
     if instrument is not None and named:
         known = len(set(named) & set(instrument.bands)) == len(named)
         instrument = instrument.select(named) if known else None
-    yield from noise_problems(PLACE, table, instrument)
+    yield from noise_problems(PLACE, table, held or table.stokes, instrument)
     return Known(named or bands, table.stokes)
+
+
+def _count(table: "InstrumentTable", bands: list[str], n: int) -> str:
+    """Say that there are not as many maps as bands."""
+    files = f"{n} file{'' if n == 1 else 's'}"
+    if table.preset is not None and table.bands is None and n < len(bands):
+        has = f"{table.preset} has {len(bands)} bands ({', '.join(bands)})"
+        return f"{has}, {files}: choose with `bands` of [instrument]"
+    order = "bands" if table.bands is not None or table.preset is not None else "nu"
+    return (
+        f"{files} for {len(bands)} bands: one file per band, in the order of "
+        f"`{order}` of [instrument]"
+    )
 
 
 def _map(
@@ -108,8 +126,13 @@ def _map(
             yield (*place, key), message
 
 
-def instrument_problems(table: "InstrumentTable") -> Any:
-    """Yield what is wrong with [instrument]; return the `Instrument`, or None."""
+def instrument_problems(table: "InstrumentTable", nfiles: int | None = None) -> Any:
+    """Yield what is wrong with [instrument]; return the `Instrument`, or None.
+
+    Args:
+        table: The table.
+        nfiles: Number of maps that go with its bands in order, if there are.
+    """
     if not table.described:
         return None
     if table.preset is not None and table.nu is not None:
@@ -119,9 +142,38 @@ def instrument_problems(table: "InstrumentTable") -> Any:
         if file and not Path(file).is_file():
             yield ("instrument", "bandpass", n), f"there is no file `{file}`"
             return None
+    table = yield from _lengths(table, nfiles)
     try:
         return build_instrument(table)
     except (ValueError, TypeError) as error:
         key = "preset" if table.preset is not None else "nu"
         yield ("instrument", key), str(error)
     return None
+
+
+def _lengths(table: "InstrumentTable", nfiles: int | None) -> Any:
+    """Say which lists are not as long as there are bands; return the table in order.
+
+    Where the bands of a preset are not chosen yet, the maps may be right about them.
+    """
+    if table.preset is not None:
+        if table.preset not in presets():
+            return table
+        names = table.bands or instrument(table.preset).bands
+        whole = f"`bands` has {len(names)} bands"
+        if table.bands is None:
+            whole = f"{table.preset} has {len(names)} bands ({', '.join(names)})"
+        n, keys = len(names), ("depth_i", "depth_p", "fwhm", "bandpass")
+    else:
+        n = len(table.nu or [])
+        whole = f"`nu` has {n} band{'' if n == 1 else 's'}"
+        keys = ("bands", "depth_i", "depth_p", "fwhm", "bandpass")
+    chosen = nfiles if table.preset is not None and table.bands is None else n
+    stand_in: dict[str, Any] = {}
+    for key in keys:
+        values = getattr(table, key)
+        if values is not None and len(values) != n:
+            stand_in[key] = [1.0] * n if key.startswith("depth") else None
+            if len(values) != chosen:
+                yield ("instrument", key), f"{whole}, `{key}` {len(values)}"
+    return table.model_copy(update=stand_in)

@@ -14,16 +14,20 @@ NOISE_KEYS = ("variance", "nobs", "sigma0", "sigma0_p", "hits")
 
 
 def noise_problems(
-    place: Place, table: "ObservationTable", instrument: Instrument | None
+    place: Place,
+    table: "ObservationTable",
+    stokes: str | None,
+    instrument: Instrument | None,
 ) -> Iterator[Problem]:
     """Yield what is wrong with the noise of [observation], for maps in FITS files.
 
     Args:
         place: Of the table.
         table: With `fits`.
+        stokes: What its files hold, if that is known.
         instrument: The bands of these maps, if they are known.
     """
-    maps, stokes = table.fits or [], table.stokes or ""
+    maps, stokes = table.fits or [], stokes or ""
     own = [one.variance is not None for one in maps]
     given = [key for key in ("variance", "nobs", "hits") if getattr(table, key)]
     if any(own) and (given or not all(own)):
@@ -73,12 +77,12 @@ def _depth_problems(
         except ValueError:
             unknown += letter
     if unknown:
-        words = ["--depth-i"] * ("I" in unknown) + ["--depth-p"] * (unknown != "I")
+        words = ["depth_i"] * ("I" in unknown) + ["depth_p"] * (unknown != "I")
         yield (
             place,
             f"the noise of {', '.join(unknown)} is not known in all of "
             f"{', '.join(instrument.bands)}: give depths [uK_CMB arcmin] with "
-            f"{' and '.join(f'`{word}`' for word in words)}, noise variances with "
-            "`--variance`, or numbers of observations with `--nobs` and `--sigma0` (in "
-            "run.toml: depth_i and depth_p of [instrument], variance, nobs, sigma0)",
+            f"{' and '.join(f'`{word}` of [instrument]' for word in words)}, noise "
+            "variances with `variance`, or numbers of observations with `nobs` and "
+            "`sigma0`",
         )

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from distsep.config import checks
 from distsep.config.arguments import separate_arguments
+from distsep.config.flags import spell_flags
 from distsep.config.tables import (
     Band,
     Columns,
@@ -229,5 +230,12 @@ def import_tables(
         # The checks of a run want a component; its own can find nothing wrong.
         "component": [{"kind": "CMB"}],
     }
-    config = check_tables(RunConfig, raw, "import", checks.run_problems)
+    flags = {*observation, *instrument, "columns"} - {"fits"}
+    config = check_tables(
+        RunConfig,
+        raw,
+        "import",
+        checks.run_problems,
+        lambda problems: spell_flags(problems, flags),
+    )
     return config.observation, config.instrument

@@ -176,8 +176,16 @@ def check_tables(
     raw: dict,
     source: str,
     find_problems: Callable[[File], Iterable[Problem]],
+    spelled: Callable[[list[Problem]], list[str]] | None = None,
 ) -> File:
     """Make a model of raw tables, or say everything that is wrong with them.
+
+    Args:
+        model: The type of the whole file.
+        raw: Its tables.
+        source: What to call them.
+        find_problems: The checks beyond types and key names.
+        spelled: Makes lines of the problems; by default, the key and the words.
 
     Raises:
         ConfigError: listing all mistakes, each with its key.
@@ -188,5 +196,5 @@ def check_tables(
         problems += [p for p in find_problems(config) if not follows_from(p[0], seen)]
     if config is None or problems:
         lines = [f"{spell(place, raw)}: {message}" for place, message in problems]
-        raise ConfigError(source, lines)
+        raise ConfigError(source, spelled(problems) if spelled else lines)
     return config

@@ -164,7 +164,7 @@ def agreed_frames(
         except ValueError as error:
             wrong.append(str(error))
     if wrong:
-        raise ValueError(" ".join(wrong))
+        raise ValueError("\n".join(wrong))
     return found["NSIDE"], found["COORDSYS"], found["POLCCONV"]
 
 

@@ -82,7 +82,8 @@ class FitsTable:
         order = _ordering(path, str(header.get("ORDERING", "")).strip(), ordering)
         names = tuple(name.upper().strip() for name in columns.names)
         kept = tuple(name for name in names if name not in _PIXEL)
-        size = header["NAXIS2"] * int(re.match(r"\d*", header["TFORM1"])[0] or 1)
+        (repeat,) = re.findall(r"^\d*", header["TFORM1"])
+        size = header["NAXIS2"] * int(repeat or 1)
         nside = header.get("NSIDE") or healpix.nside_of(size)
         return cls(path, header, columns, data, kept, healpix.check_nside(nside), order)
 
