@@ -437,6 +437,24 @@ def test_a_configuration_travels_between_ranks(write):
     assert copy.provenance == sky.provenance
 
 
+@pytest.mark.parametrize(
+    ("law", "also"),
+    [
+        ('kind = "Dust"', "nu0: is required"),
+        ('kind = "Dust"\nnu0 = -1', "nu0: should be greater"),
+        ('kind = "Dust"\nnu0 = 353\nunit = "uK"', "kind: "),
+        ('name = "Dust"\nexpression = "(nu/nu0)**beta_d"\nunit = "uK"', "expression: "),
+    ],
+)
+@pytest.mark.parametrize("value", ["1.5", "{ start = 1.5 }"])
+def test_a_misspelt_parameter_is_told_with_the_rest(write, law, also, value):
+    lines = found(write, f"[[component]]\n{law}\nbetad = {value}\n")
+    assert sum(line.startswith(f"component.Dust.{also}") for line in lines) == 1
+    assert [line for line in lines if "betad" in line] == [
+        "component.Dust.betad: unknown key; did you mean `beta_d`?"
+    ]
+
+
 def test_a_table_that_is_not_there_is_a_mistake_among_the_others(write):
     law = '[[component]]\nkind = "TabulatedAME"\nnu0 = 30\ntable = "none.txt"\n'
     with pytest.raises(ConfigError) as caught:

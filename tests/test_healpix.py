@@ -317,7 +317,7 @@ def test_a_file_without_a_map_is_named(tmp_path):
 # ------------------------------------------------------------------ scalars
 
 
-def test_mask_hits_and_patches(tmp_path):
+def test_mask_hits_and_patches(tmp_path, caplog):
     mask = (np.arange(NPIX) % 3 == 0).astype(float)[None]
     path = write(tmp_path / "mask.fits", mask, nest=True, unit="", coord="C")
     np.testing.assert_array_equal(read_mask(path), mask[0] == 1)
@@ -327,6 +327,18 @@ def test_mask_hits_and_patches(tmp_path):
         read_mask(path, nside=NSIDE // 2)
     with pytest.raises(ValueError, match="COORDSYS = 'C', but the maps are in 'G'"):
         read_mask(path, coordsys="G")
+    mask[0, 3] = healpy.UNSEEN
+    path = write(tmp_path / "seen.fits", mask, nest=True, unit="")
+    assert (read_mask(path) == (mask[0] == 1)).all()
+    assert not caplog.text
+    mask[0, 6] = 0.25
+    path = write(tmp_path / "soft.fits", mask, nest=True, unit="")
+    assert read_mask(path)[6]
+    assert "soft.fits: 1 pixels of the mask are between 0 and 1" in caplog.text
+    mask[0, 6] = 300.5
+    path = write(tmp_path / "sky.fits", mask, nest=True, unit="")
+    with pytest.raises(ValueError, match="sky.fits: a mask .* found 0 to 300.5"):
+        read_mask(path)
     hits = np.arange(NPIX, dtype=float)[None]
     hits[0, 5] = healpy.UNSEEN
     path = write(tmp_path / "hits.fits", hits, nest=True, unit="")

@@ -55,14 +55,14 @@ def build_law(
         make, base, problems = _of_kind(table)
     else:
         make, base, problems = _of_expression(table)
-    if problems:
-        return None, problems
-    try:
-        law = make(**base)
-    except (ValueError, TypeError) as error:
-        key = "kind" if table.expression is None else "expression"
-        return None, [((key,), str(error))]
-    return _with_keys(table, make, base, law, fix_numbers)
+    if not problems:
+        try:
+            law = make(**base)
+            return _with_keys(table, make, base, law, fix_numbers)
+        except (ValueError, TypeError) as error:
+            key = "kind" if table.expression is None else "expression"
+            problems = [((key,), str(error))]
+    return None, problems + _wrong_keys(table, make, base, fix_numbers)
 
 
 def _of_kind(table: "LawTable") -> tuple[Callable, dict[str, Any], Problems]:
@@ -108,6 +108,21 @@ def _of_expression(table: "LawTable") -> tuple[Callable, dict[str, Any], Problem
         return Component(str(table.expression), **arguments)
 
     return make, base, problems
+
+
+def _wrong_keys(
+    table: "LawTable", make: Callable, base: dict, fix_numbers: bool
+) -> Problems:
+    """The wrong keys of a table that is wrong already, if they can be told.
+
+    Its law is made with a reference frequency and a unit that are right.
+    """
+    base = {key: base[key] for key in base if key not in ("units", "unit")}
+    for stand_in in (base, {**base, "nu0": 100.0}):
+        law = _try(make, stand_in)
+        if law is not None:
+            return _with_keys(table, make, stand_in, law, fix_numbers)[1]
+    return []
 
 
 def _with_keys(

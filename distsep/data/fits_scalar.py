@@ -3,6 +3,7 @@
 Arrays of the whole sphere, in NEST order.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from jaxtyping import Bool, Inexact, Integer
 
 from distsep.data import healpix
 from distsep.data.fits_table import FitsTable
+
+log = logging.getLogger("distsep")
 
 
 def read_scalar(
@@ -86,8 +89,23 @@ def read_mask(
 
     Returns:
         The whole sphere in NEST order; False where the file has no value.
+
+    Raises:
+        ValueError: for values outside [0, 1]: it is another map.
     """
-    m = read_scalar(path, column, nside=nside, coordsys=coordsys, missing=-np.inf)
+    m = read_scalar(path, column, nside=nside, coordsys=coordsys)
+    known = m[~np.isnan(m)]
+    if ((known < 0) | (known > 1)).any():
+        raise ValueError(
+            f"{path}: a mask has values from 0 (not used) to 1 (used), found "
+            f"{known.min():g} to {known.max():g}: this is another map."
+        )
+    between = ((m > 0) & (m < 1)).sum()
+    if between:
+        log.warning(
+            f"{Path(path).name}: {between} pixels of the mask are between 0 and 1: "
+            f"those above {threshold:g} are used, with full weight."
+        )
     return m > threshold
 
 
