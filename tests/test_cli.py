@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 
 import healpy
 import numpy as np
@@ -13,11 +14,14 @@ from conftest import shared_file
 from typer.testing import CliRunner
 
 import distsep
+from distsep.cli import options as show
 from distsep.cli.app import app
 from distsep.cli.session import is_bad_input
 from distsep.data.fits_out import write_maps
 from distsep.data.store import read
 from distsep.data.stored_observation import StoredObservation
+from distsep.model.instrument import presets
+from distsep.model.units import MAP_UNITS
 
 COMMANDS = ("simulate", "run", "import", "export", "report", "info", "doctor")
 
@@ -95,6 +99,22 @@ def test_help_names_all_commands():
     assert all(command in said for command in COMMANDS)
 
 
+def test_help_shows_what_may_be_given():
+    assert show.PRESETS.split(", ") == list(presets())
+    assert show.UNITS.split(", ") == list(MAP_UNITS)
+    said = flat(call("import", "--help").replace("│", ""))
+    assert show.PRESETS in said
+    assert show.UNITS in said
+    for command in COMMANDS:
+        said = flat(call(command, "--help").replace("│", ""))
+        assert "bool" not in said.lower()
+        assert ("--output" in said) == ("Where to write. [default: " in said)
+
+
+def test_version():
+    assert call("--version") == f"distsep {metadata.version('distsep')}\n"
+
+
 def test_help_does_not_wait_for_jax():
     code = "import sys, distsep.cli; print({'jax', 'sympy', 'zarr'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -117,6 +137,7 @@ def separated(tmp_path_factory):
 def test_simulate_says_what_it_made(separated):
     path, said, _ = separated
     assert "768 of nside 8, 100.0% sky" in said
+    assert "noise │ depths" in flat(said)
     assert "Dust.beta_d = 1.54" in flat((path / "log/sky.txt").read_text())
 
 
@@ -148,6 +169,8 @@ def test_too_few_steps_end_with_three(separated, monkeypatch):
     monkeypatch.chdir(path)
     said = call("run", "run.toml", "-o", "few.zarr", "--set", "fit.max_steps=1", code=3)
     assert "not converged" in said
+    words = 'reached max_steps = 1: raise fit.max_steps, or fit.solver = "newton"'
+    assert words in flat(said)
     assert not read(path / "few.zarr").converged
 
 
@@ -180,6 +203,8 @@ def test_bad_input_ends_with_two_and_one_message(folder):
     assert "there is no `sky.zarr`" in said
     assert "Traceback" not in said
     assert "no such file" in call("run", "none.toml", code=2)
+    for command in ("info", "report", "export"):
+        assert "there is no none.zarr" in call(command, "none.zarr", code=2)
     assert "not a distsep store" in call("info", "run.toml", code=2)
 
 
@@ -317,10 +342,38 @@ def test_import_speaks_of_its_options(fits_maps, monkeypatch, mistake):
     monkeypatch.chdir(fits_maps)
     words, expected = MISTYPED[mistake]
     said = call("import", *words.split(), code=2).strip().split("\n")
-    title, *lines = dict.fromkeys(said)
+    title, *lines, remedy = dict.fromkeys(said)
+    assert remedy == "Try 'distsep import -h'."
     assert title == f"error: import: {len(expected)} mistake" + "s" * (len(lines) > 1)
     for line, start in zip(lines, expected, strict=True):
         assert line.strip().startswith(start)
+
+
+NOISES = {
+    "depths": ["--depth-i", "1,1"],
+    "depths with a hit map": ["--depth-i", "1,1", "--hits", "h.fits"],
+    "variance per pixel": ["--depth-i", "1,1", "--variance", "v.fits,h.fits"],
+}
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_import_says_what_it_made(tmp_path, monkeypatch, noise):
+    monkeypatch.chdir(tmp_path)
+    m = np.random.default_rng(6).normal(size=(2, 1, 48))
+    m[1, 0, :7] = np.nan
+    said = {"nside": 2, "coordsys": "G", "units": ["uK_CMB"], "names": ["I"]}
+    for n, one in enumerate(m):
+        write_maps(f"{n}.fits", one, **said)
+    ramp = np.arange(1.0, 49)[None]
+    for name, values in (("h.fits", ramp), ("v.fits", ramp[:, ::-1])):
+        write_maps(name, values, **{**said, "units": [""]})
+    flags = ["--nu", "30,70", "--stokes", "I", "--hits-norm", "max", *NOISES[noise]]
+    said = call("import", "0.fits", "1.fits", *flags)
+    assert f"noise │ {noise} │" in flat(said)
+    assert "gaps │ 70: 7 pixels not observed │" in flat(said)
+    both = "noise variances and depths are both given: the variances are used"
+    assert (both in flat(said)) == ("variance" in noise)
+    assert f"noise │ {noise} │" in flat(call("info", "sky.zarr"))
 
 
 def test_run_reads_fits_maps(folder):

@@ -1,16 +1,19 @@
 """The commands and their flags. What they do is in `tasks.py` and `doctor.py`."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from distsep.cli.options import Devices, LogFile, Output, Overwrite, Quiet, Set
+from distsep.cli import options as show
+from distsep.cli.options import Devices, LogFile, Overwrite, Quiet, Set
 from distsep.cli.session import session
 
 app = typer.Typer(
     name="distsep",
+    cls=show.Group,
     help="Separate the components of the microwave sky, over MPI ranks and devices.",
     no_args_is_help=True,
     add_completion=False,
@@ -20,22 +23,48 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"distsep {metadata.version('distsep')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    del version  # answered by its callback
+
+
 def _overrides(assignments: list[str] | None, output: Path | None) -> list[str]:
     """`--output` is a short way to set `output.store`; it has the last word."""
     out = [] if output is None else [f"output.store={json.dumps(str(output))}"]
     return [*(assignments or []), *out]
 
 
-@app.command()
+@app.command(cls=show.Command)
 def simulate(
     config: Annotated[Path, typer.Argument(help="A sky.toml.")],
-    output: Output = None,
+    output: Annotated[
+        Path | None, show.output("output.store of the file, or sky.zarr")
+    ] = None,
     overwrite: Overwrite = False,
     set_: Set = None,
     quiet: Quiet = False,
     log_file: LogFile = None,
 ) -> None:
     """Draw a sky, observe it with noise, and write the store.
+
+    The keys of the file: see "run.toml" in the README, and launch/examples/sky.toml.
 
     **Examples**
 
@@ -51,10 +80,12 @@ def simulate(
         tasks.simulate(current, config, _overrides(set_, output), overwrite)
 
 
-@app.command()
+@app.command(cls=show.Command)
 def run(
     config: Annotated[Path, typer.Argument(help="A run.toml.")],
-    output: Output = None,
+    output: Annotated[
+        Path | None, show.output("output.store of the file, or result.zarr")
+    ] = None,
     overwrite: Overwrite = False,
     set_: Set = None,
     quiet: Quiet = False,
@@ -64,7 +95,8 @@ def run(
     """Separate the components of an observation, and write the result.
 
     Ends with 0 if the fit converged, 3 if it did not (the result is written), 2 if the
-    input is bad.
+    input is bad. The keys of the file: "run.toml" in the README, and the files of
+    launch/examples.
 
     **Examples**
 
@@ -80,10 +112,10 @@ def run(
         tasks.run(current, config, _overrides(set_, output), overwrite)
 
 
-@app.command("import")
+@app.command("import", cls=show.Command)
 def import_(
     maps: Annotated[list[Path], typer.Argument(help="FITS maps, one per band.")],
-    output: Output = None,
+    output: Annotated[Path | None, show.output("sky.zarr")] = None,
     stokes: Annotated[str, typer.Option(help="I, QU or IQU.")] = "IQU",
     nu: Annotated[
         str | None, typer.Option(help="Frequencies [GHz]: 61,94.", show_default=False)
@@ -93,7 +125,7 @@ def import_(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Known instrument: WMAP, Planck...", show_default=False),
+        typer.Option(help=f"Known instrument: {show.PRESETS}.", show_default=False),
     ] = None,
     depth_i: Annotated[
         str | None,
@@ -105,7 +137,9 @@ def import_(
     ] = None,
     unit: Annotated[
         str | None,
-        typer.Option(help="Unit, where the files do not say.", show_default=False),
+        typer.Option(
+            help=f"Unit, where the files do not say: {show.UNITS}.", show_default=False
+        ),
     ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="FITS mask, 1 = use.", show_default=False)
@@ -213,10 +247,10 @@ def import_(
         tasks.import_maps(current, files, table, instrument, output, overwrite)
 
 
-@app.command()
+@app.command(cls=show.Command)
 def export(
     store: Annotated[Path, typer.Argument(help="An observation or a result.")],
-    output: Output = None,
+    output: Annotated[Path | None, show.output("STORE_fits")] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Only the observed pixels.")
     ] = False,
@@ -236,10 +270,10 @@ def export(
         tasks.export(current, store, output, partial, overwrite)
 
 
-@app.command()
+@app.command(cls=show.Command)
 def report(
     result: Annotated[Path, typer.Argument(help="A result store.")],
-    output: Output = None,
+    output: Annotated[Path | None, show.output("RESULT_report")] = None,
     quiet: Quiet = False,
     log_file: LogFile = None,
 ) -> None:
@@ -255,7 +289,7 @@ def report(
         tasks.report(current, result, output)
 
 
-@app.command()
+@app.command(cls=show.Command)
 def info(
     store: Annotated[Path, typer.Argument(help="An observation or a result.")],
     quiet: Quiet = False,
@@ -273,7 +307,7 @@ def info(
         tasks.info(current, store)
 
 
-@app.command()
+@app.command(cls=show.Command)
 def doctor(
     quiet: Quiet = False, log_file: LogFile = None, devices: Devices = None
 ) -> None:

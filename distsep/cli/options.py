@@ -1,14 +1,41 @@
-"""The flags that commands share."""
+"""The flags that commands share, and what of them the help shows."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="Where to write.", show_default=False),
-]
+PRESETS = "LiteBIRD, Planck, SO-SAT, SO-LAT, CMB-S4, PICO, WMAP"
+UNITS = "K_CMB, mK_CMB, uK_CMB, K_RJ, mK_RJ, uK_RJ, MJy/sr, kJy/sr, Jy/sr"
+
+
+class _PlainFlags:
+    """Commands whose help shows a flag without the type of its value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options and arguments, those that take no value marked so."""
+        params = super().get_params(ctx)  # pyright: ignore
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class Command(_PlainFlags, TyperCommand):
+    """A command."""
+
+
+class Group(_PlainFlags, TyperGroup):
+    """The commands together."""
+
+
+def output(default: str) -> Any:
+    """The option `--output`, with the words for its default."""
+    words = f"Where to write. [default: {default}]"
+    return typer.Option("--output", "-o", help=words, show_default=False)
+
+
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is already there.")
 ]
@@ -22,10 +49,21 @@ Set = Annotated[
         show_default=False,
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what matters.")]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="Say only warnings, errors, and the table that was asked for.",
+    ),
+]
 LogFile = Annotated[
     Path | None,
-    typer.Option("--log-file", help="Keep what is said.", show_default=False),
+    typer.Option(
+        "--log-file",
+        help="Keep all that is said, also with --quiet.",
+        show_default=False,
+    ),
 ]
 Devices = Annotated[
     int | None,

@@ -4,21 +4,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 import distsep
 from distsep.cli.session import NOT_CONVERGED, Session
-from distsep.config import RunConfig, read_config, read_sky
+from distsep.config import ConfigError, RunConfig, read_config, read_sky
 from distsep.config.inputs import describe, read_fits, share
 from distsep.config.run import import_tables, report_directory
 from distsep.data import store
 from distsep.data.fits_scalar import read_mask
+from distsep.data.observation import Observation
+from distsep.data.store_header import NOISE_DIMS
+
+NOISE_WORDS = {
+    "uniform": "depths",
+    "pixel": "variance per pixel",
+    "dense": "covariance of bands",
+    "dense_pixel": "covariance of bands per pixel",
+}
 
 
 def refuse_existing(path: str | Path, overwrite: bool) -> None:
     """Stop before any work if the output is there and is to be kept."""
     if Path(path).exists() and not overwrite:
         raise FileExistsError(f"{path} exists: choose another name or `--overwrite`.")
+
+
+def _is_there(path: str | Path) -> None:
+    """Stop if there is nothing to read."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no {path}.")
 
 
 def simulate(
@@ -70,9 +86,14 @@ def run(session: Session, path: Path, overrides: list[str], overwrite: bool) -> 
         )
     if not result.converged:
         session.code = NOT_CONVERGED
+    most = config.fit.max_steps
     if comm.rank == 0:
         text, files = _report(Path(config.output.store), config.report_directory)
         voice.answer(text)
+        if not result.converged and result.steps >= most:
+            newton = ', or fit.solver = "newton"'
+            other = newton if config.fit.solver != "newton" else ""
+            voice.warn(f"reached max_steps = {most}: raise fit.max_steps{other}.")
         for file in (config.output.store, *files):
             voice.say(f"wrote {file}")
 
@@ -115,11 +136,29 @@ def import_maps(
 
     def work() -> Table:
         refuse_existing(path, overwrite)
-        where, what = import_tables({**table, "fits": files}, instrument)
-        store.save_observation(read_fits(where, what), path, overwrite=overwrite)
-        return _about(path)
+        try:
+            where, what = import_tables({**table, "fits": files}, instrument)
+        except ConfigError as error:
+            raise ValueError(f"{error}\nTry 'distsep import -h'.") from None
+        data = read_fits(where, what)
+        store.save_observation(data, path, overwrite=overwrite)
+        about = _about(path)
+        if gaps := _gaps(data):
+            about.add_row("gaps", gaps)
+        return about
 
     session.voice.say(session.together(work))
+
+
+def _gaps(data: Observation) -> str:
+    """The pixels in use that some bands did not observe."""
+    bands = data.instrument.bands
+    counts = np.isnan(data.d).any(axis=1).sum(axis=-1)
+    return "\n".join(
+        f"{band}: {n} pixels not observed"
+        for band, n in zip(bands, counts, strict=True)
+        if n
+    )
 
 
 def export(
@@ -130,6 +169,7 @@ def export(
 
     def work() -> list[Path]:
         directory = output or Path(f"{path.name.removesuffix('.zarr')}_fits")
+        _is_there(path)
         return export_store(path, directory, partial=partial, overwrite=overwrite)
 
     for file in session.together(work):
@@ -152,6 +192,7 @@ def _report(path: Path, directory: Path | None) -> tuple[str, list[Path]]:
     """The table of a result, and its pictures in a directory, if there is one."""
     from distsep.table import text_table
 
+    _is_there(path)
     result = store.read(path)
     if not isinstance(result, distsep.Result):
         raise ValueError(f"{path} holds an observation, not a result.")
@@ -175,11 +216,20 @@ def info(session: Session, path: Path) -> None:
 
 def _about(path: str | Path) -> Table:
     """What a store holds."""
+    _is_there(path)
     reader = store.GroupReader(path)
     table = Table("what", f"{path} ({reader.kind})", title_justify="left")
     for name, value in _facts(reader):
         table.add_row(name, value)
     return table
+
+
+def _noise(reader: Any) -> str:
+    """How the noise of an observation is described."""
+    dims = tuple(reader.dims("inverse_noise"))
+    kinds = {known: kind for kind, known in NOISE_DIMS.items()}
+    words = NOISE_WORDS.get(kinds.get(dims, ""), ", ".join(dims))
+    return f"{words} with a hit map" if "weight" in reader.names else words
 
 
 def _facts(reader: Any) -> list[tuple[str, str]]:
@@ -196,7 +246,7 @@ def _facts(reader: Any) -> list[tuple[str, str]]:
 
         facts += [
             ("instrument", describe(Instrument.from_dict(head["instrument"]))),
-            ("noise", ", ".join(reader.dims("inverse_noise"))),
+            ("noise", _noise(reader)),
             ("type", str(reader.dtype("maps"))),
         ]
         if head.get("resolution"):

@@ -1,5 +1,6 @@
 """The maps a configuration names: FITS files read into an Observation, or a store."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from distsep.model.instrument import Instrument
 if TYPE_CHECKING:
     from distsep.config.run import ObservationTable
     from distsep.config.tables import InstrumentTable
+
+log = logging.getLogger("distsep")
 
 
 def read_fits(
@@ -62,6 +65,12 @@ def read_fits(
             bands=bands, observed=observed, **variance
         )
         notes += said
+        if instrument_table.depth_i or instrument_table.depth_p:
+            notes.append(
+                "noise variances and depths are both given: the variances are used, "
+                "not the depths."
+            )
+            log.warning(notes[-1])
     if table.hits is not None:
         hits = bands.here(read_scalar(table.hits, **sphere, missing=0))
         noise |= {"hits": hits, "hits_norm": table.hits_norm}
