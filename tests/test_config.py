@@ -441,6 +441,7 @@ def test_a_configuration_travels_between_ranks(write):
     ("law", "also"),
     [
         ('kind = "Dust"', "nu0: is required"),
+        ('name = "Dust"\nkind = "Dsut"', "kind: got 'Dsut'; did you mean `Dust`?"),
         ('kind = "Dust"\nnu0 = -1', "nu0: should be greater"),
         ('kind = "Dust"\nnu0 = 353\nunit = "uK"', "kind: "),
         ('name = "Dust"\nexpression = "(nu/nu0)**beta_d"\nunit = "uK"', "expression: "),

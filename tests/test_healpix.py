@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from distsep.cli.session import is_bad_input
 from distsep.data import healpix
 from distsep.data.fits import read_bands
 from distsep.data.fits_out import write_maps
@@ -312,6 +313,11 @@ def test_a_file_without_a_map_is_named(tmp_path):
     fits.PrimaryHDU(np.zeros((4, 4))).writeto(path)
     with pytest.raises(ValueError, match="image.fits: no extension holds a HEALPix"):
         read_bands([path])
+    text = tmp_path / "text.fits"
+    text.write_text("text")
+    with pytest.raises(OSError, match="text.fits: no FITS file") as caught:
+        read_bands([text])
+    assert is_bad_input(caught.value)
 
 
 # ------------------------------------------------------------------ scalars

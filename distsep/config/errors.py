@@ -33,13 +33,19 @@ class ConfigError(ValueError):
         super().__init__("\n".join([title, *(f"  {line}" for line in problems)]))
 
 
+def closest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name that a misspelt one is nearest to, if it is near any."""
+    lower = {str(v).lower(): str(v) for v in valid}
+    close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.6)
+    return lower[close[0]] if close else None
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Words to add to a message: the closest valid name, or all of them."""
     valid = [str(v) for v in valid]
-    lower = {v.lower(): v for v in valid}
-    close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean `{lower[close[0]]}`?"
+    close = closest(name, valid)
+    if close is not None:
+        return f"did you mean `{close}`?"
     return "valid: " + ", ".join(valid) if valid else "nothing is valid here"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distsep.config.errors import Place, nearest
+from distsep.config.errors import Place, closest, nearest
 from distsep.model import laws
 from distsep.model.components import Component
 from distsep.model.instrument import Instrument, instrument, presets
@@ -49,9 +49,8 @@ def build_law(
         return None, [((), "give `kind` or `expression`, one of the two")]
     if table.kind is not None:
         if table.kind not in kinds():
-            return None, [
-                (("kind",), f"got {table.kind!r}; {nearest(table.kind, kinds())}")
-            ]
+            words = f"got {table.kind!r}; {nearest(table.kind, kinds())}"
+            return None, [(("kind",), words), *_keys_of_closest(table)]
         make, base, problems = _of_kind(table)
     else:
         make, base, problems = _of_expression(table)
@@ -108,6 +107,15 @@ def _of_expression(table: "LawTable") -> tuple[Callable, dict[str, Any], Problem
         return Component(str(table.expression), **arguments)
 
     return make, base, problems
+
+
+def _keys_of_closest(table: "LawTable") -> Problems:
+    """The misspelt keys of a table whose kind is misspelt."""
+    kind = closest(str(table.kind), kinds())
+    if kind is None:
+        return []
+    _, problems = build_law(table.model_copy(update={"kind": kind}), fix_numbers=False)
+    return [p for p in problems if p[1].startswith("unknown key; did you mean")]
 
 
 def _wrong_keys(

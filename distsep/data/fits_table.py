@@ -62,7 +62,13 @@ class FitsTable:
         """
         from astropy.io import fits
 
-        with fits.open(path, memmap=False) as file:
+        try:
+            file = fits.open(path, memmap=False)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise OSError(f"{path}: no FITS file: {error}") from None
+        with file:
             maps = [
                 number
                 for number, one in enumerate(file)
