@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distsep.data.observation import Observation
 from distsep.data.result import Result
-from distsep.data.source import ArraySource, StoreSource, placed
 from distsep.inference.amplitudes import SecondPass
 from distsep.inference.fit import check_settings, fit
 from distsep.inference.noise_bias import Corrected, noise_samples
@@ -26,10 +24,11 @@ from distsep.inference.sampling import Samples, sample
 from distsep.inference.uncertainty import Uncertainty, pool_covariance, uncertainty
 from distsep.inference.words import describe
 from distsep.keep import Keeper
+from distsep.maps import source_of
 from distsep.parallel import comm as ranks
 from distsep.parallel import mesh as meshes
 from distsep.parallel import one_blas_thread
-from distsep.problem import Problem, set_up
+from distsep.problem import Problem, misfit, set_up
 
 
 @one_blas_thread
@@ -52,7 +51,7 @@ def separate(
     max_steps: int = 1000,
     reduce: bool | None = None,
     noise_true: Any = None,
-    observed: np.ndarray | None = None,
+    observed: Any = None,
     amplitude_unit: str = "uK_CMB",
     amplitude_covariance: Sequence[str] = (),
     residuals: bool = False,
@@ -111,7 +110,7 @@ def separate(
     clock = _Clock()
     comm = comm or ranks.serial()
     local = local_devices(devices)
-    source = _source(observation, observed, comm)
+    source = source_of(observation, observed, comm)
     problem = set_up(
         components,
         source,
@@ -162,19 +161,20 @@ def separate(
     counts = np.asarray(comm.sum(np.array([*plan.count, plan.few], float)))
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
     estimated = parameters.number - objective.gauge.shape[1]
+    dof = int(counts[0] - problem.ncolumn * counts[1]) - estimated
     result = Result(
         **_by_name(problem, found.x, errors.sigma),
         covariance=errors.covariance,
         hessian_inverse=errors.hessian_inverse,
         fisher_inverse=errors.fisher_inverse,
-        dof=int(counts[0] - problem.ncolumn * counts[1]) - estimated,
+        dof=dof,
         chi2_total=chi2,
         neg_log_like=chi2 / 2,
         converged=bool(found.converged.all()),
         distance=float(found.local.distance.max(initial=0.0)),
         steps=sum(found.passes),
         message=message,
-        warnings=(*source.header.warnings, *warnings),
+        warnings=(*source.header.warnings, *warnings, *misfit(chi2, dof)),
         residual_power=keeper.residual_power(partial(plan.block_sum, total=comm.sum)),
         reduced=(sums.rows, int(counts[1])) if isinstance(sums, ReducedData) else None,
         seconds=clock.seconds,
@@ -313,31 +313,6 @@ def _apply(
     )
     keeper.finish(applied)
     return applied
-
-
-def _source(observation, observed, comm) -> ArraySource | StoreSource:
-    """Maps in memory, or the chunks of a store that this rank owns."""
-    if not isinstance(observation, Observation):
-        first, last = observation.grid.rank_chunks(comm.rank, comm.size)
-        return StoreSource(observation, first, last, observed)
-    if observed is not None:
-        observation = observation.used(observed[observation.cell_ids.astype(np.int64)])
-    npix = comm.allgather(observation.npix)
-    if not sum(npix):
-        raise ValueError("`separate(observation=...)`: no pixel is observed.")
-    cells = observation.cell_ids
-    ends = [(int(cells[0]), int(cells[-1]))] if len(cells) else []
-    spans = [(r, *end) for r, rank in enumerate(comm.allgather(ends)) for end in rank]
-    for (r, a, b), (q, first, last) in zip(spans, spans[1:], strict=False):
-        if b >= first:
-            raise ValueError(
-                f"`separate(comm=...)`: rank {r} holds NEST pixels {a} to {b}, rank "
-                f"{q} {first} to {last}: expected ranges that ascend with the rank and "
-                "do not overlap, as a cut in RING order does. Cut the sky by NEST "
-                "numbers (`cell_ids=`, `ordering='NEST'`), or let all ranks read one "
-                "store (`distsep.open_observation`)."
-            )
-    return ArraySource(placed(observation, comm.rank, npix))
 
 
 def local_devices(number: int | None = None) -> Devices:

@@ -192,6 +192,11 @@ def set_up(
         templates=lambda obs: terms.templates(obs, ngroup),
         allgather=comm.allgather,
     )
+    if not ncolumn:
+        raise ValueError(
+            "`separate(global_terms=...)`: every component is regional: at least one "
+            "must have an amplitude in every pixel."
+        )
     if plan.pools.number == 0:
         raise ValueError(
             f"`separate(...)`: no pixel has the {ncolumn} bands that {ncolumn} "
@@ -218,7 +223,25 @@ def set_up(
         terms.regional,
     )
     _check_instrument(bands, parameters, len(header.instrument.bands))
+    unknown = int((parameters.prior_precision == 0).sum())
+    known = int(plan.pools.count.sum()) * model.nrow
+    if unknown > known:
+        raise ValueError(
+            f"`separate(...)`: {unknown} parameters and global terms without a prior "
+            f"for {known} numbers of data: use fewer patches, regions or templates, or "
+            "give `priors`."
+        )
     return Problem(mixing, terms, parameters, where, plan, model, ncolumn)
+
+
+def misfit(chi2: float, dof: int) -> list[str]:
+    """Say that a model does not describe the data, whatever its errors are."""
+    if dof <= 0 or not chi2 > 2 * dof:
+        return []
+    return [
+        f"chi2/dof = {chi2 / dof:.3g}: the model does not describe the data, or the "
+        "noise is larger than stated; the errors do not hold."
+    ]
 
 
 def _check_instrument(bands: Mapping, parameters: Parameters, nband: int) -> None:

@@ -67,3 +67,15 @@ def test_apply_is_linear_and_spends_no_fit(fitted):
     assert "nothing was fitted" in once.message
     with pytest.raises(ValueError, match="read from a store"):
         result.replace(applier=None).bias(observation(clean), clean[:3])
+
+
+@pytest.mark.parametrize("where", [(3, 0, 5), (3, slice(None), 5), 3])
+def test_maps_that_lack_what_was_fitted_are_refused(fitted, where):
+    """Never a missing band taken for a zero."""
+    result, clean, s = fitted
+    gaps = clean.copy()
+    gaps[where] = np.nan
+    with pytest.raises(ValueError, match=r"band 120 lacks \d+ samples"):
+        result.apply(observation(gaps))
+    with pytest.raises(ValueError, match=r"band 120 lacks"):
+        result.bias(observation(gaps), s)

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import bits
 import numpy as np
@@ -69,6 +70,62 @@ def test_arrays_of_no_pixel_are_a_part_of_the_sky(comm):
     assert result.covariance.tobytes() == alone.covariance.tobytes()
     expected = alone.amplitudes if last else alone.amplitudes[..., :0]
     assert result.amplitudes.tobytes() == expected.tobytes()
+
+
+def part_of_rank(comm, **changes):
+    """An observation that each rank makes of its own arrays."""
+    rng = np.random.default_rng(72)
+    cells = np.arange(1_000)
+    mine = np.array_split(cells, comm.size)[comm.rank]
+    maps = rng.normal(size=(len(bits.NU), 2, len(cells)))
+    given: dict[str, Any] = {
+        "stokes": "QU",
+        "nside": 64,
+        "ordering": "NEST",
+        "cell_ids": cells[mine],
+        # Proportional depths: every rank sees another one first.
+        "noise_variance": np.linspace(1, 2, len(cells))[mine],
+    }
+    instrument = distsep.Instrument(nu=bits.NU)
+    return distsep.Observation(maps[..., mine], instrument, **given | changes)
+
+
+PRIOR = {"Dust.beta_d": (1.5, 0.1), "Synchrotron.beta_pl": (-3.0, 0.1)}
+
+
+def test_ranks_that_see_another_depth_first_agree(comm):
+    found = distsep.separate(bits.laws(), part_of_rank(comm), priors=PRIOR, comm=comm)
+    alone = distsep.separate(bits.laws(), part_of_rank(serial()), priors=PRIOR)
+    assert found.reduced == alone.reduced is not None
+    for name, value in alone.parameters.items():
+        off = abs(float(found.parameters[name]) - float(value))
+        assert off < 1e-9 * float(alone.sigma[name])
+
+
+def test_ranks_of_different_skies_are_refused(comm):
+    if comm.size == 1:
+        return
+    other = {} if comm.rank else {"coordsys": "C"}
+    with pytest.raises(ValueError, match=r"coordsys .*parts of one data set"):
+        distsep.separate(bits.laws(), part_of_rank(comm, **other), comm=comm)
+
+
+def test_ranks_whose_pixels_interlock_are_refused(comm):
+    if comm.size == 1:
+        return
+    cells = np.arange(comm.rank, 1_000, comm.size)
+    maps = np.ones((len(bits.NU), 2, len(cells)))
+    mixed = distsep.Observation(
+        maps,
+        distsep.Instrument(nu=bits.NU),
+        stokes="QU",
+        nside=64,
+        ordering="NEST",
+        cell_ids=cells,
+        noise_variance=1.0,
+    )
+    with pytest.raises(ValueError, match=r"rank 0 holds NEST pixels 0 to .*overlap"):
+        distsep.separate(bits.laws(), mixed, comm=comm)
 
 
 @pytest.fixture(scope="module")

@@ -206,3 +206,27 @@ def test_an_index_too_uncertain_is_said():
         for w in faint.warnings
     )
     assert not any("not known to hold" in w for w in fit().warnings)
+
+
+def test_a_template_that_the_cmb_absorbs_has_no_coefficient():
+    """Common to all bands it is a CMB: named, and zero."""
+    t = np.random.default_rng(5).normal(size=NPIX)
+    result = fit(global_terms=[distsep.Template(t, common=True)])
+    all_small(result)
+    (value, _), *_ = result.global_terms.values()
+    assert abs(value) < 1e-6
+    assert any("degenerate" in w and "CMB" in w for w in result.warnings)
+
+
+def test_nothing_but_regional_components_is_refused():
+    regions = np.zeros(NPIX, int)
+    terms = [distsep.Regional(law.name, regions) for law in LAWS]
+    with pytest.raises(ValueError, match="every component is regional"):
+        fit(global_terms=terms)
+
+
+def test_more_templates_than_data_are_refused():
+    rng = np.random.default_rng(6)
+    terms = [distsep.Template(rng.normal(size=NPIX), name=f"t{k}") for k in range(100)]
+    with pytest.raises(ValueError, match=r"global terms without a prior for 672 num"):
+        fit(global_terms=terms)

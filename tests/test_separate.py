@@ -470,17 +470,27 @@ def test_reduction_of_noise_of_every_pixel_its_own_is_refused():
         separate(observe(**keywords), reduce=True)
 
 
-def test_ranges_of_ranks_that_overlap_are_refused_by_name():
-    class Two:
-        """A communicator whose two ranks hold interleaved pixels."""
+@pytest.mark.parametrize(
+    "observed",
+    [np.ones(768, bool), np.full(NPIX, 0.3), np.full(NPIX, np.nan), "mask.fits"],
+    ids=["another nside", "fractions", "nan", "file"],
+)
+def test_what_is_no_mask_is_refused(observed):
+    with pytest.raises(ValueError, match=r"observed=.*192 values True"):
+        separate(observe(), observed=observed)
 
-        rank, size = 0, 2
 
-        def allgather(self, x):
-            return [x, x] if not isinstance(x, list) else [[(0, 8)], [(5, 11)]]
+@pytest.mark.parametrize("what", [sky(), None, "sky.zarr"])
+def test_what_is_no_observation_is_refused(what):
+    with pytest.raises(TypeError, match=r"observation=.*open_observation"):
+        separate(what)
 
-    with pytest.raises(ValueError, match=r"rank 0 holds NEST pixels 0 to 8, rank 1 5"):
-        separate(observe(), comm=Two())
+
+def test_a_model_that_cannot_be_right_is_said():
+    other = sky() + 100 * np.random.default_rng(3).normal(size=sky().shape)
+    result = separate(observe(other))
+    assert any("does not describe the data" in w for w in result.warnings)
+    assert not any("describe the data" in w for w in plain().warnings)
 
 
 def test_a_sky_without_an_observed_pixel_is_refused():

@@ -173,7 +173,7 @@ def save_observation(
             f"one [{start}, {stop}): expected whole chunks of {grid.chunk}, as "
             "`grid.rank_pixels(rank, size)` gives them."
         )
-    observation = observation.replace(noise=_one_noise(observation, comm))
+    observation = observation.replace(noise=one_noise(observation, comm))
     with ObservationWriter(path, observation, comm=comm, overwrite=overwrite) as writer:
         for chunk in chunks:
             first, last = grid.chunk_range(chunk)
@@ -197,23 +197,41 @@ def _attributes(header: Observation) -> dict[str, Any]:
     }
 
 
-def _one_noise(observation: Observation, comm: Comm) -> Noise:
+def one_noise(observation: Observation, comm: Comm) -> Noise:
     """Return this rank's noise in a form that all ranks share.
 
-    Ranks that read their own arrays may have found different shapes or kinds: then
-    every pixel gets its own.
+    Ranks that have their own arrays may have found shapes that differ by a factor: it
+    goes into the weights. Or different shapes or kinds: then every pixel gets its own.
+
+    Communication: one allgather of the noise, pixels apart.
     """
     own = observation.noise
     gathered = comm.allgather((own.select(slice(0, 0)), observation.npix))
     seen = [noise for noise, npix in gathered if npix]
+    if not seen:
+        return own
     if all(_same(noise, seen[0]) for noise in seen):
         return own if observation.npix else seen[0]
+    if all(_alike(noise, seen[0]) for noise in seen):
+        if not observation.npix:
+            return Noise(seen[0].shape, "uniform", np.zeros(0))
+        factor = np.full(observation.npix, own.shape.sum() / seen[0].shape.sum())
+        weight = factor if own.weight is None else factor * own.weight
+        return Noise(seen[0].shape, "uniform", weight)
     shape = own.shape
     if not own.kind.endswith("pixel"):
         shape = np.repeat(shape[..., None], observation.npix, axis=-1)
     if own.weight is not None:
         shape = shape * own.weight
     return Noise(shape, "dense_pixel" if own.kind.startswith("dense") else "pixel")
+
+
+def _alike(one: Noise, other: Noise) -> bool:
+    """Return whether the depths of two ranks differ by a common factor alone."""
+    if one.kind != "uniform" or other.kind != "uniform":
+        return False
+    factor = one.shape.sum() / other.shape.sum()
+    return bool(np.allclose(one.shape, factor * other.shape, rtol=1e-13, atol=0))
 
 
 def _same(one: Noise, other: Noise) -> bool:

@@ -139,8 +139,16 @@ class PairSource:
             raise ValueError(
                 "`apply(observation)`: the maps lack pixels that were fitted."
             )
-        d = other.d[..., place]
-        return one.replace(d=np.where(np.isnan(one.d), np.nan, d))
+        d = np.where(np.isnan(one.d), np.nan, other.d[..., place])
+        lacking = (np.isnan(d) & ~np.isnan(one.d)).sum((1, 2))
+        if lacking.any():
+            band = int(np.argmax(lacking))
+            raise ValueError(
+                f"`apply(observation)`: band {one.instrument.bands[band]} lacks "
+                f"{lacking[band]} samples that were fitted: the weights need them all. "
+                "Fit again with these samples missing (NaN)."
+            )
+        return one.replace(d=d)
 
     def pixels(self, part: int) -> Observation:
         """Return the pixel numbers of a part."""

@@ -76,7 +76,7 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
     M[inside] = M[:, inside] = 0.0
     null = null_space(M)
     # The null directions get a weight of their own: the rest is solved as it is.
-    filled = M + np.trace(M) / len(M) * null @ null.T
+    filled = M + (np.trace(M) / max(len(M), 1) or 1.0) * null @ null.T
     operator = lx.MatrixLinearOperator(
         jnp.asarray(filled), lx.positive_semidefinite_tag
     )

@@ -1,0 +1,82 @@
+"""The maps a separation is given: of one rank or of many, in memory or in a store."""
+
+from typing import Any
+
+import numpy as np
+
+from distsep.data.observation import Observation
+from distsep.data.observation_store import one_noise
+from distsep.data.source import ArraySource, StoreSource, placed
+from distsep.data.stored_observation import StoredObservation
+
+
+def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | StoreSource:
+    """Maps in memory, or the chunks of a store that this rank owns.
+
+    Args:
+        observation: An `Observation`, of this rank's pixels, or a stored one.
+        observed: True for each NEST pixel of the sphere to use, or None.
+        comm: Ranks.
+
+    Raises:
+        TypeError, ValueError: what they are given is no observation, no mask, or not
+            the parts of one data set.
+
+    Communication: a few allgathers, of maps in memory.
+    """
+    if not isinstance(observation, Observation | StoredObservation):
+        raise TypeError(
+            "`separate(observation=...)`: expected `distsep.Observation(maps, ...)` or "
+            f"`distsep.open_observation(path)`, got {type(observation).__name__}."
+        )
+    if observed is not None:
+        observed, whole = np.asarray(observed), 12 * observation.nside**2
+        if observed.shape != (whole,) or not np.isin(observed, (0, 1)).all():
+            raise ValueError(
+                f"`separate(observed=...)`: expected {whole} values True (use) or "
+                f"False, for the NEST pixels of nside {observation.nside}; got shape "
+                f"{observed.shape}, {observed.dtype}."
+            )
+        observed = observed.astype(bool)
+    if not isinstance(observation, Observation):
+        first, last = observation.grid.rank_chunks(comm.rank, comm.size)
+        return StoreSource(observation, first, last, observed)
+    _require_one_sky(observation, comm)
+    if observed is not None:
+        observation = observation.used(observed[observation.cell_ids.astype(np.int64)])
+    observation = observation.replace(noise=one_noise(observation, comm))
+    npix = comm.allgather(observation.npix)
+    if not sum(npix):
+        raise ValueError("`separate(observation=...)`: no pixel is observed.")
+    cells = observation.cell_ids
+    ends = [(int(cells[0]), int(cells[-1]))] if len(cells) else []
+    spans = [(r, *end) for r, rank in enumerate(comm.allgather(ends)) for end in rank]
+    for (r, a, b), (q, first, last) in zip(spans, spans[1:], strict=False):
+        if b >= first:
+            raise ValueError(
+                f"`separate(comm=...)`: rank {r} holds NEST pixels {a} to {b}, rank "
+                f"{q} {first} to {last}: expected ranges that ascend with the rank and "
+                "do not overlap, as a cut in RING order does. Cut the sky by NEST "
+                "numbers (`cell_ids=`, `ordering='NEST'`), or let all ranks read one "
+                "store (`distsep.open_observation`)."
+            )
+    return ArraySource(placed(observation, comm.rank, npix))
+
+
+def _require_one_sky(observation: Observation, comm: Any) -> None:
+    """Refuse ranks that hold parts of different skies. Communication: an allgather."""
+    what = {
+        "nside": observation.nside,
+        "stokes": observation.stokes,
+        "coordsys": observation.coordsys,
+        "bands": observation.instrument.bands,
+        "nu": tuple(np.ravel(observation.instrument.nu)),
+    }
+    for rank, other in enumerate(comm.allgather(what)):
+        for name, value in what.items():
+            if other[name] != value:
+                raise ValueError(
+                    f"`separate(observation=..., comm=...)`: rank {comm.rank} has "
+                    f"{name} {value!r}, rank {rank} has {other[name]!r}: expected "
+                    "parts of one data set."
+                )
