@@ -80,6 +80,10 @@ class Problem(NamedTuple):
         Raises:
             ValueError: asked for where every pixel has its own noise shape.
         """
+        if asked not in (None, True, False):
+            raise ValueError(
+                f"`separate(reduce=...)` must be True, False or None, got {asked!r}."
+            )
         if self.reducible:
             if asked is None:
                 return worthwhile(self.plan.pools.count, self.entries)

@@ -19,6 +19,7 @@ from distsep.inference.distinct import alike, require_distinct
 from distsep.inference.newton import Local, descend, local_model
 from distsep.inference.objective import Objective
 from distsep.inference.solve import solve_global
+from distsep.model.mistakes import is_number
 
 SOLVERS = ("adam", "lbfgs", "newton")
 _WARM_PASSES = 40
@@ -53,19 +54,21 @@ def check_settings(solver: str, tolerance: float, max_steps: int) -> None:
     """Refuse settings that are none, before the data are looked at.
 
     Raises:
-        ValueError: unknown solver, tolerance not positive, max_steps under 1.
+        ValueError: unknown solver, tolerance not in (0, 1), max_steps under 1.
     """
     if solver not in SOLVERS:
         raise ValueError(
             f"`separate(solver=...)` must be one of {SOLVERS}, got {solver!r}."
         )
-    if not tolerance > 0:
+    if not (is_number(tolerance) and 0 < tolerance < 1):
         raise ValueError(
-            f"`separate(tolerance=...)` must be positive [sigma], got {tolerance}."
+            "`separate(tolerance=...)` must be positive and below 1 [sigma], got "
+            f"{tolerance!r}."
         )
-    if not max_steps >= 1:
+    if not (is_number(max_steps) and max_steps >= 1 and max_steps == int(max_steps)):
         raise ValueError(
-            f"`separate(max_steps=...)` must be at least 1, got {max_steps}."
+            "`separate(max_steps=...)` must be a whole number, at least 1, got "
+            f"{max_steps!r}."
         )
 
 
