@@ -442,7 +442,6 @@ WRONG = {
     "solver": ({"solver": "lm"}, r"solver=.*'adam', 'lbfgs', 'newton'"),
     "tolerance": ({"tolerance": -1.0}, r"tolerance=.*positive"),
     "no tolerance": ({"tolerance": np.inf}, r"tolerance=.*below 1.*inf"),
-    "half a step": ({"max_steps": 2.5}, r"max_steps=.*whole number.*2.5"),
     "max_steps": ({"max_steps": 0}, r"max_steps=.*at least 1"),
     "devices": ({"devices": 9}, r"2 device\(s\)"),
 }

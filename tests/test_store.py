@@ -140,6 +140,19 @@ def test_nothing_is_overwritten_unasked(comm, shared_tmp_path):
     comm.barrier()
 
 
+def test_a_good_store_stays_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "sky.zarr"
+    store.save_observation(observation(), path)
+    other = observation().replace(d=observation().d + 1)
+    for _ in range(2):  # what the first left behind does not hinder the second
+        writer = store.ObservationWriter(path, other, overwrite=True)
+        writer.write(0, cut(other, 0, 128))
+        assert_same(store.read(path), observation())
+    store.save_observation(other, path, overwrite=True)
+    assert_same(store.read(path), other)
+    assert [f.name for f in tmp_path.iterdir()] == ["sky.zarr"]
+
+
 def test_what_is_not_ours_is_never_overwritten(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("work of years")

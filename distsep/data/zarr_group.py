@@ -80,16 +80,21 @@ class GroupWriter:
         overwrite: bool = False,
     ) -> None:
         self.path, self.grid = Path(path), grid
-        self._comm = comm or serial()
-        refusal = None
+        self._final, self._comm = self.path, comm or serial()
+        refusal, beside = None, False
         if self._comm.rank == 0:
             refusal = _refusal(self.path, kind, overwrite)
-            if refusal is None:
-                shutil.rmtree(self.path, ignore_errors=True)
-                self._create(kind, arrays, attributes or {})
-        refusal = self._comm.bcast(refusal)
+            # A good store is there until the new one is whole.
+            beside = bool((_header(self.path) or {}).get("complete"))
+        refusal, beside = self._comm.bcast((refusal, beside))
         if refusal is not None:
             raise FileExistsError(refusal)
+        if beside:
+            self.path = _beside(self.path, "new")
+        if self._comm.rank == 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._create(kind, arrays, attributes or {})
+        self._comm.barrier()
         with zarr.config.set(_EVERY_CHUNK):
             self._group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
             self._arrays: dict[str, Any] = {n: self._group[n] for n in arrays}
@@ -168,7 +173,18 @@ class GroupWriter:
                     self._write_small(name, dims, np.asarray(values), unit)
             self._group.attrs.update(plain(attributes or {}))
             self._group.attrs.update({"complete": True})
+            if self.path != self._final:
+                self._replace()
         self._comm.barrier()
+
+    def _replace(self) -> None:
+        """Put the new store, which is whole, in the place of the old one."""
+        old = _beside(self._final, "old")
+        shutil.rmtree(old, ignore_errors=True)
+        self._final.rename(old)
+        self.path.rename(self._final)
+        self.path = self._final
+        shutil.rmtree(old)
 
     def _write_small(self, name, dims, values, unit) -> None:
         """Write an array without pixels, as one chunk."""
@@ -288,6 +304,11 @@ class GroupReader:
                 f"{self.path} has no array {name!r}, only {', '.join(self.names)}."
             )
         return self._arrays[name]
+
+
+def _beside(path: Path, what: str) -> Path:
+    """Return the name of another version of a store, in the same folder."""
+    return path.with_name(f".{path.name}.{what}")
 
 
 def _header(path: Path) -> dict[str, Any] | None:
