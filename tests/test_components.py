@@ -243,7 +243,10 @@ GOLDEN = {
         ),
         "K_CMB",
     ),
-    "Analytic_test": (Component("nu*param0 + nu0*param1 + sqrt(nu*nu0)"), "K_RJ"),
+    "Analytic_test": (
+        Component("nu*param0 + nu0*param1 + sqrt(nu*nu0)", defaults={"nu0": 1.0}),
+        "K_RJ",
+    ),
 }
 
 
@@ -405,6 +408,14 @@ def test_one_error_lists_all_mistakes():
         Component("nu**beta", defaults={"beta": 5.0}, bounds={"beta": (0, 1)})
     with pytest.raises(ValueError, match="should increase"):
         Component("nu**beta", bounds={"beta": (1, 0)})
+    with pytest.raises(
+        ValueError, match=r"'nu\*\*b' should be 1 at `nu0`; at 30 GHz, b=1"
+    ):
+        Component("nu**b", nu0=30.0)
+    with pytest.raises(ValueError, match=r"holds `nu0`: give `nu0=`"):
+        Component("(nu/nu0)**b")
+    with pytest.raises(ValueError, match=r"-5.0 of `temp` is outside .* 1.0 .. 1000.0"):
+        Dust(150.0, temp=-5)
     with pytest.raises(FormulaError, match=r"name='X'.*refused"):
         Component("nu.real", name="X")
     with pytest.raises(ValueError, match=r"beta_d, temp; got temperature"):

@@ -163,6 +163,18 @@ def test_all_mistakes_of_all_tables_are_listed_at_once(write):
             '[[component]]\nkind = "Dust"\nnu0 = 353\nbeta_d = { start = nan }',
             "component.Dust.beta_d.start: should be a finite number",
         ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\ntemp = -5.0',
+            "component.Dust.temp: -5 is outside its bounds [1, 1000]",
+        ),
+        (
+            '[[component]]\nkind = "Dust"\nnu0 = 353\ntemp = { fixed = -5 }',
+            "component.Dust.temp.fixed: -5 is outside its bounds [1, 1000]",
+        ),
+        (
+            '[[component]]\nname = "X"\nexpression = "(nu/nu0)**b"',
+            "component.X.expression: ",
+        ),
     ],
 )
 def test_mistake_in_a_component(write, component, expected):

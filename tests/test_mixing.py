@@ -419,6 +419,47 @@ def test_mistakes_in_beta():
         MixingMatrix([], BANDS)
 
 
+@pytest.mark.parametrize(
+    ("laws", "options", "words"),
+    [
+        ([Component("log(-nu)", name="X")], {}, "`X` is not finite at 30, 95, 150, "),
+        ([Component("1/(nu-150)", name="X")], {}, "finite at 150 GHz .formula '1/"),
+        ([Component("log(nu-50)", name="X")], {}, "`X` is not finite at 30 GHz"),
+        (
+            [Component("1/(nu-a)", name="X")],
+            {"fixed": {"X.a": 95.0}},
+            "`X` is not finite at 95 GHz",
+        ),
+        ([Dust(150.0)], {"fixed": {"Dust.temp": -5}}, "-5.0 of `Dust.temp` is"),
+        ([Dust(150.0)], {"fixed": {"Dust.temp": 0}}, "its bounds 1.0 .. 1000.0"),
+        ([Dust(150.0)], {"fixed": {"Dust.temp": None}}, "got None: leave it out"),
+        (
+            [Dust(150.0)],
+            {
+                "shared": {"b": ["Dust.beta_d", "Dust.temp"]},
+                "fixed": {"Dust.temp": 20.0},
+            },
+            "`fixed` names 'Dust.temp', which is shared as 'b'",
+        ),
+        ([Component("b", name="X", nu0=30.0)], {}, "`X.b` only rescales .* of X: fix"),
+        (
+            [Component("c*(nu/30)**b", name="X", unit="K_RJ")],
+            {},
+            r"`X.c` only rescales the amplitude of X: fix it, `fixed={'X.c': 1}`\.$",
+        ),
+    ],
+)
+def test_what_no_fit_could_repair(laws, options, words):
+    with pytest.raises(ValueError, match=words):
+        MixingMatrix([CMB(), *laws], BANDS, **options)
+
+
+def test_a_factor_that_two_components_share_is_no_scale_where_one_has_it_otherwise():
+    laws = [Component("c*nu", name="X"), Component("nu**c", name="Y")]
+    A = MixingMatrix(laws, BANDS, shared={"c": ["X.c", "Y.c"]})
+    assert A.names == ("c",)
+
+
 def test_quick_to_make_and_large():
     laws = [CMB(), Dust(143.7), Synchrotron(21.3), FreeFree(40.9)]
     start = time.perf_counter()

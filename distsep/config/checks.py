@@ -85,6 +85,11 @@ def _parameter(
     if not lo < hi:
         yield (*place, "bounds"), f"lower bound {lo:g} is not below the upper, {hi:g}"
         return
+    if table.fixed is not None and not lo <= table.fixed <= hi:
+        yield (
+            (*place, "fixed"),
+            f"{table.fixed:g} is outside its bounds [{lo:g}, {hi:g}]",
+        )
     if table.start is not None and not lo <= table.start <= hi:
         yield (
             (*place, "start"),

@@ -155,7 +155,10 @@ def _with_keys(
             problems.append(((name,), f"expected a number or a table, got {value!r}"))
         elif fix_numbers or not is_free:
             given = float(value) if is_free else _option(name, value)
-            if _try(make, {**arguments, name: given}) is None:
+            if (lo_hi := law.bounds.get(name)) and not lo_hi[0] <= given <= lo_hi[1]:
+                words = f"{given:g} is outside its bounds [{lo_hi[0]:g}, {lo_hi[1]:g}]"
+                problems.append(((name,), words))
+            elif _try(make, {**arguments, name: given}) is None:
                 problems.append(((name,), _unknown(name, table, law)))
             else:
                 arguments[name] = given

@@ -9,15 +9,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from distsep.model import units
 from distsep.model.formula import Formula, compile_formula, parse
 from distsep.model.law import Law, pair
-from distsep.model.mistakes import Real, is_number, number_mistakes, start_mistakes
+from distsep.model.mistakes import (
+    Real,
+    fixed_mistakes,
+    is_number,
+    number_mistakes,
+    start_mistakes,
+)
 from distsep.model.quadrature import Quadrature
-from distsep.model.syntax import FormulaError
+from distsep.model.syntax import FormulaError, short
 from distsep.model.tables import TableData
+
+_NOT_ONE = 1e-6  # from 1 at nu0
 
 
 class Component:
@@ -31,7 +40,7 @@ class Component:
         name: Name of the component, the first half of `Name.parameter`.
         unit: Unit of brightness in which the formula is written.
         nu0: Reference frequency [GHz], where the formula is 1; the value of `nu0` in
-            the formula.
+            the formula. None: the amplitude is in units of the formula.
         amplitude_unit: Unit of the amplitude. By default K_CMB (at `nu0`), or `unit`
             where no `nu0` is given: the formula is then taken as it is.
         fixed: Values of parameters that are not fitted. Other keywords do the same:
@@ -41,9 +50,9 @@ class Component:
         table: (nu, value), the function `table(x)` of the formula.
 
     Raises:
-        ValueError: for a formula that is refused; or for an unknown unit, a value for
-            a name that the formula does not hold, a start outside its bounds: all of
-            them at once.
+        ValueError: for a formula that is refused, or is not 1 at `nu0`; or for an
+            unknown unit, a value for a name that the formula does not hold, a start or
+            a fixed value outside its bounds: all of them at once.
 
     Examples:
         >>> law = Component("(nu/nu0)**beta", name="PowerLaw", unit="K_RJ", nu0=23.0)
@@ -74,6 +83,7 @@ class Component:
         if table is not None and not isinstance(table, TableData):
             table = TableData.of(*table)
         self.table: TableData | None = table
+        self.text = expression if isinstance(expression, str) else None
         if isinstance(expression, str):
             expression = _parse(expression, name, table is not None)
         self.formula = expression
@@ -84,6 +94,7 @@ class Component:
         mistakes = [
             *self._unit_mistakes(),
             *_name_mistakes(self.formula, {**given, **defaults, **bounds}, nu0),
+            *_missing_nu0(self.formula, {**given, **defaults, **bounds}),
             *number_mistakes({**given, **defaults}),
         ]
         if not mistakes:
@@ -93,7 +104,11 @@ class Component:
             self.fixed = {n: values[n] for n in names if n in values}
             self.defaults = {n: float(defaults.get(n, 1)) for n in self.parameters}
             self.bounds = {n: pair(bounds.get(n)) for n in self.parameters}
+            limits = {n: pair(bounds.get(n)) for n in self.fixed}
             mistakes = start_mistakes(self.defaults, self.bounds)
+            mistakes += fixed_mistakes(self.fixed, limits)
+        if not mistakes and self.text is not None and nu0 is not None:
+            mistakes = self._nu0_mistakes(float(nu0))
         if mistakes:
             raise ValueError(f"`Component(name={name!r})`: {'; '.join(mistakes)}.")
 
@@ -114,6 +129,19 @@ class Component:
                     f"`{argument}` should be one of {', '.join(allowed)}; got {value!r}"
                 )
         return mistakes
+
+    def _nu0_mistakes(self, nu0: float) -> list[str]:
+        """A law that is not 1 at nu0: its amplitude is not the brightness there."""
+        values = {**self.fixed, **self.defaults}
+        at_nu0 = float(self.formula.values(np.array([nu0]), values, self.table)[0])
+        if abs(at_nu0 - 1) <= _NOT_ONE or (self.parameters and np.isnan(at_nu0)):
+            return []
+        at = "".join(f", {n}={x:g}" for n, x in self.defaults.items())
+        return [
+            f"the formula {short(str(self.text))} should be 1 at `nu0`; at {nu0:g} GHz"
+            f"{at} it is {at_nu0:g}: divide it by its value there, or leave out `nu0` "
+            "(the amplitude is then in units of the formula)"
+        ]
 
     @property
     def _content(self) -> tuple[Any, ...]:
@@ -199,6 +227,16 @@ class Component:
         law = self.law(quadrature.shifted(shift), parameters, order)
         return law.map(lambda x: jnp.sum(weights * x, axis=-1))
 
+    def band_values(
+        self, quadrature: Quadrature, parameters: Mapping[str, float]
+    ) -> np.ndarray:
+        """The value of `band_law` in numpy, which compiles nothing, (freq,)."""
+        values = {**self.fixed, **parameters}
+        law = self.formula.values(quadrature.nu, values, self.table)
+        with np.errstate(all="ignore"):
+            weights = self.scale * np.asarray(quadrature.weights(self.unit))
+            return (weights * law).sum(axis=-1)
+
     def band_mistakes(self, quadrature: Quadrature) -> list[str]:
         """Bands that a tabulated law does not reach, at the starting values."""
         if self.table is None:
@@ -281,6 +319,12 @@ def _parse(expression: str, name: str, table: bool) -> Formula:
         return parse(expression, table=table)
     except FormulaError as error:
         raise FormulaError(f"`Component(name={name!r})`: {error}") from None
+
+
+def _missing_nu0(formula: Formula, given: Mapping[str, Any]) -> list[str]:
+    if "nu0" not in formula.names or "nu0" in given:
+        return []
+    return ["the formula holds `nu0`: give `nu0=`, the reference frequency [GHz]"]
 
 
 def _name_mistakes(

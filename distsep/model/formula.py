@@ -17,6 +17,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import sympy
 from sympy.codegen.cfunctions import expm1, log1p
 
@@ -108,6 +109,22 @@ class Formula(NamedTuple):
         values_at: list[Any] = [x.subs(numbers) for x in arguments]
         return sorted(float(x) for x in values_at)
 
+    def values(
+        self, nu: np.ndarray, parameters: Mapping[str, float], table: TableData | None
+    ) -> np.ndarray:
+        """The formula in numpy, in the shape of `nu`; NaN or inf where it has no value.
+
+        Args:
+            nu: Frequencies [GHz].
+            parameters: Values of all names.
+            table: The tabulated function, if the formula has one.
+        """
+        numbers = [np.float64(parameters[n]) for n in self.names]
+        numbers += [np.float64(value) for _, value in self.constants]
+        with np.errstate(all="ignore"):
+            found = np.asarray(_numpy_function(self, table)(nu, *numbers))
+        return np.broadcast_to(found.astype(float), nu.shape)
+
 
 class Compiled(NamedTuple):
     """A formula and its derivatives as one function of jax arrays.
@@ -159,6 +176,14 @@ def compile_formula(
         cse=True,
     )
     return Compiled(function, tuple(first), tuple(second))
+
+
+@lru_cache(maxsize=512)
+def _numpy_function(formula: Formula, table: TableData | None) -> Callable[..., Any]:
+    arguments = [NU, *map(symbol, formula.names), *(s for s, _ in formula.constants)]
+    expression = formula.expression.replace(sympy.DiracDelta, lambda *_: sympy.S.Zero)
+    modules = [{} if table is None else {"Table": table.curve}, "numpy"]
+    return sympy.lambdify(arguments, expression, modules=modules, cse=True)
 
 
 def parse(text: str, *, table: bool = False) -> Formula:

@@ -8,7 +8,12 @@ import numpy as np
 
 from distsep.model import units
 from distsep.model.law import Bounds, Law, pair
-from distsep.model.mistakes import Real, number_mistakes, start_mistakes
+from distsep.model.mistakes import (
+    Real,
+    fixed_mistakes,
+    number_mistakes,
+    start_mistakes,
+)
 from distsep.model.quadrature import Quadrature
 
 CO_LINES = {"10": 115.2712018, "21": 230.538, "32": 345.7959899}
@@ -42,6 +47,7 @@ class Line:
     """
 
     table = None
+    text = None
 
     def __init__(
         self,
@@ -78,6 +84,9 @@ class Line:
             n: pair(bounds.get(n)) for n in self.parameters
         }
         mistakes += start_mistakes(self.defaults, self.bounds)
+        mistakes += fixed_mistakes(
+            self.fixed, {n: pair(bounds.get(n)) for n in self.fixed}
+        )
         if mistakes:
             raise ValueError(f"`Line(name={name!r})`: {'; '.join(mistakes)}.")
 
@@ -102,6 +111,12 @@ class Line:
             if order > 0 and ratio in parameters:
                 first[ratio] = constant
         return Law(total, first, {})
+
+    def band_values(
+        self, quadrature: Quadrature, parameters: Mapping[str, float]
+    ) -> np.ndarray:
+        """The value of `band_law`, (freq,)."""
+        return np.asarray(self.band_law(quadrature, parameters, order=0).value)
 
     def _constant(self, quadrature: Quadrature, where: Any, shift: Any) -> Any:
         if isinstance(where, float):

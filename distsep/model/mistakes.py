@@ -57,3 +57,15 @@ def start_mistakes(
         elif not lower <= value <= upper:
             lines.append(f"start {value} of `{name}` is outside {lower} .. {upper}")
     return lines
+
+
+def fixed_mistakes(
+    fixed: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]
+) -> list[str]:
+    """Fixed values outside the bounds of their parameters."""
+    return [
+        f"fixed value {value} of `{name}` is outside its bounds "
+        f"{bounds[name][0]} .. {bounds[name][1]}"
+        for name, value in fixed.items()
+        if name in bounds and not bounds[name][0] <= value <= bounds[name][1]
+    ]

@@ -19,8 +19,14 @@ from distsep.model import units
 from distsep.model.columns import Columns, Source, columns, shifted_columns
 from distsep.model.instrument import Instrument
 from distsep.model.law import UNBOUNDED, Bounds
-from distsep.model.mistakes import number_mistakes, start_mistakes, unknown_names
+from distsep.model.mistakes import (
+    fixed_mistakes,
+    number_mistakes,
+    start_mistakes,
+    unknown_names,
+)
 from distsep.model.rows import multiply_rows, row_factors, times
+from distsep.model.trial import trial_mistakes
 
 STOKES = ("I", "QU", "IQU")
 _BATCH = 2_000_000  # samples of bandpasses times pools in memory at once
@@ -99,10 +105,27 @@ class MixingMatrix:
             *unknown_names("shared", joined, self._all_names()),
             *unknown_names("fixed", fixed, [*self._all_names(), *(shared or {})]),
             *number_mistakes(fixed),
+            *(
+                f"`fixed` value of {name!r} should be a finite number; got None: leave "
+                "it out to fit it"
+                for name, value in fixed.items()
+                if value is None
+            ),
         ]
+        if not mistakes:
+            fixed = {name: float(value) for name, value in fixed.items()}
+            mistakes += self._fixed_mistakes(fixed, joined)
         if not mistakes:
             self._collect(fixed, joined)
             mistakes += start_mistakes(self.defaults, self.bounds)
+        if not mistakes:
+            mistakes += trial_mistakes(
+                self.components,
+                self._sources,
+                self._quadrature,
+                self.defaults,
+                self.bounds,
+            )
         if mistakes:
             raise ValueError(f"`MixingMatrix(...)`: {'; '.join(mistakes)}.")
         self._value = jax.jit(self.value)
@@ -154,6 +177,23 @@ class MixingMatrix:
         for component in self.components:
             mistakes += component.band_mistakes(self._quadrature)
         return mistakes
+
+    def _fixed_mistakes(
+        self, fixed: dict[str, float], joined: dict[str, str]
+    ) -> list[str]:
+        """Fixed values outside bounds, or of what is shared under another name."""
+        bounds: dict[str, Bounds] = {}
+        for component in self.components:
+            for name in component.parameters:
+                full = f"{component.name}.{name}"
+                bounds.setdefault(joined.get(full, full), component.bounds[name])
+        inside = fixed_mistakes(fixed, bounds)
+        return inside + [
+            f"`fixed` names {name!r}, which is shared as {joined[name]!r}: fix "
+            f"{joined[name]!r}, or leave {name!r} out of `shared`"
+            for name in fixed
+            if joined.get(name, name) != name
+        ]
 
     def _collect(self, fixed: dict[str, float], joined: dict[str, str]) -> None:
         """Number the free parameters, and say where each law's parameters come from."""
