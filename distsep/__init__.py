@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if not name.startswith("_"):
+    if name == "__all__" or not name.startswith("_"):
         api = importlib.import_module("distsep.api")
+        if name == "__all__":
+            return list(api.__all__)
         if name in api.__all__:
             return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -101,7 +101,7 @@ def test_what_it_cannot_do_is_said():
     own = {"noise_variance": rng.uniform(1, 2, (7, 2, 20))}
     with pytest.raises(ValueError, match="its own noise shape"):
         distsep.separate(LAWS, observe(d, rng, **own), noise_true=RATIO)
-    for wrong in (RATIO[:3], -RATIO):
+    for wrong in (RATIO[:3], -RATIO, 0 * RATIO, RATIO * np.inf, RATIO * np.nan, "a"):
         with pytest.raises(ValueError, match=r"noise_true=.*shape \(7,\)"):
             distsep.separate(LAWS, observe(d, rng), noise_true=wrong)
     result = distsep.separate(LAWS, observe(d, rng), noise_true=RATIO, solver="newton")

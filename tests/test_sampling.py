@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import distsep
+from distsep.inference.sampling import _apart
 
 NU = np.array([40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0])
 LAWS = [distsep.CMB(), distsep.Dust(150.0, temp=20.0), distsep.Synchrotron(20.0)]
@@ -74,6 +75,12 @@ def test_a_corner_plot(sampled, tmp_path):
     assert imread(path).shape[0] > 500
 
 
+def test_chains_that_do_not_agree_are_named(sampled):
+    assert sampled[1].warnings == ()
+    (words,) = _apart(("a", "b"), np.array([1.01, 1.2]))
+    assert "do not agree on b (R-hat 1.2)" in words
+
+
 @pytest.mark.slow
 def test_priors_bounds_and_seeds_count(sampled):
     plain, samples = sampled
@@ -95,8 +102,10 @@ def test_what_cannot_be_sampled_is_said(sampled, tmp_path):
     own = fitted(np.random.default_rng(1).uniform(0.2, 0.3, (7, 2, 192)))
     with pytest.raises(ValueError, match="its own noise shape"):
         own.sample()
-    with pytest.raises(ValueError, match="at least one"):
-        sampled[0].sample(draws=0)
+    for wrong in ({"draws": 0}, {"draws": 2.5}, {"chains": 1}, {"seed": "a"}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"{name}=.* should be a whole number"):
+            sampled[0].sampler(**wrong)  # as asked for without types
     with pytest.raises(ValueError, match="read from a store"):
         own.replace(sampler=None).sample()
 

@@ -63,3 +63,9 @@ def test_names_of_amplitudes_of_maps_in_micro_kelvin():
     assert units.micro("K_CMB") == "uK_CMB"
     assert units.micro("MJy/sr") == "Jy/sr"
     assert units.micro("y_SZ") == "1e-6 y_SZ"
+
+
+def test_everything_offered_is_imported_by_star():
+    names: dict = {}
+    exec("from distsep import *", names)
+    assert {"separate", "Dust", "Observation"} <= set(names)

@@ -60,7 +60,8 @@ def noise_samples(
         single: Puts arrays on the first local device.
 
     Raises:
-        ValueError: no shape of the noise; a variance that is missing or negative.
+        ValueError: no shape of the noise; a variance that is missing, negative or
+            not finite; no variance at all.
 
     Communication: one allreduce of a number per pool and Stokes group.
     """
@@ -71,14 +72,18 @@ def noise_samples(
             "bands; the correction needs a common one."
         )
     nfreq = len(plan.source.header.instrument.nu)
-    ratio = np.asarray(noise_true, float)
+    try:
+        ratio = np.asarray(noise_true, float)
+    except (TypeError, ValueError):
+        ratio = np.full(1, np.nan)
     if ratio.shape == (nfreq,):
         ratio = np.repeat(ratio[:, None], nstokes, axis=1)
-    if ratio.shape != (nfreq, nstokes) or not (ratio >= 0).all():
+    good = ratio.shape == (nfreq, nstokes) and np.isfinite(ratio).all()
+    if not good or (ratio < 0).any() or not ratio.any():
         raise ValueError(
             "`separate(noise_true=...)`: expected the variance of each band over the "
-            f"one assumed, of shape ({nfreq},) or ({nfreq}, {nstokes}), none negative; "
-            f"got {np.asarray(noise_true)!r}."
+            f"one assumed, of shape ({nfreq},) or ({nfreq}, {nstokes}), finite, none "
+            f"negative and not all zero; got {noise_true!r}."
         )
     # Row by group, as the data are.
     ratio = ratio.reshape(-1, 1) if plan.joint else ratio

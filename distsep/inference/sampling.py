@@ -6,6 +6,7 @@ depends on where nu0 is. Its width is that of H^-1, which at low signal to noise
 small; `Result.sigma` (H^-1 F H^-1) is then the better one.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from distsep.inference.compiled import Whitened, whitened
 from distsep.inference.newton import Local
 from distsep.inference.objective import Objective
 
+log = logging.getLogger("distsep")
+_LARGEST_R_HAT = 1.05
 WHAT = "profile likelihood times priors"
 
 
@@ -32,6 +35,7 @@ class Samples:
         ess: Effective sample size of each parameter, of all chains together.
         divergent: Divergent steps, of all chains together.
         what: What was sampled, in words.
+        warnings: What the user should hear of.
     """
 
     names: tuple[str, ...]
@@ -40,6 +44,7 @@ class Samples:
     ess: np.ndarray
     divergent: int
     what: str = WHAT
+    warnings: tuple[str, ...] = ()
 
     @property
     def mean(self) -> np.ndarray:
@@ -73,17 +78,17 @@ class Samples:
             f"{chains} chains of {draws} of the {self.what} (no marginal over the "
             f"amplitudes); {self.divergent} divergent"
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"warning: {words}" for words in self.warnings)])
 
 
 def sample(
     objective: Objective,
     local: Local,
     *,
-    draws: int = 1000,
-    chains: int = 4,
-    seed: int = 0,
-    warmup: int = 300,
+    draws: Any = 1000,
+    chains: Any = 4,
+    seed: Any = 0,
+    warmup: Any = 300,
 ) -> Samples:
     """Sample around an optimum, in coordinates where its Hessian is the unit matrix.
 
@@ -91,13 +96,14 @@ def sample(
         objective: On reduced data.
         local: Its quadratic model at the optimum; parameters held there stay.
         draws: Samples of each chain.
-        chains: Chains, from starts spread one sigma about the optimum.
+        chains: Chains, two or more, from starts spread one sigma about the optimum.
         seed: Of the random numbers.
         warmup: Steps that tune the step size and are thrown away.
 
     Raises:
         ImportError: blackjax is not there.
-        ValueError: no chain or no draw is asked for.
+        ValueError: a number that is not whole; no draw, or fewer than two chains; no
+            free parameter.
 
     Communication: none.
 
@@ -110,12 +116,9 @@ def sample(
         raise ImportError(
             "`Result.sample` needs blackjax: pip install 'distsep[sampling]'."
         ) from error
-    if min(draws, chains, warmup) < 1 or not objective.parameters.number:
-        raise ValueError(
-            "`Result.sample(draws=..., chains=..., warmup=...)`: expected at least one "
-            f"each, and a free parameter; got {draws}, {chains}, {warmup} and "
-            f"{objective.parameters.number} parameters."
-        )
+    _check_numbers(draws=draws, chains=chains, warmup=warmup, seed=seed)
+    if not objective.parameters.number:
+        raise ValueError("`Result.sample`: every parameter is fixed; free one.")
     problem, shape = whitened(objective, local), objective.model.shape(False)
     statics = shape, objective.passes.template, draws, warmup, chains
     # blackjax mixes types and ranks.
@@ -127,12 +130,45 @@ def sample(
     if objective.gauge.shape[1]:  # nothing is known along these
         null = objective.gauge / np.linalg.norm(objective.gauge, axis=0)
         values = values - (values @ null) @ null.T
+    names, r_hat = objective.parameters.names, np.where(local.held, np.nan, r_hat)
+    warnings = _apart(names, r_hat)
+    for words in warnings:
+        log.warning(words)
     return Samples(
-        objective.parameters.names,
+        names,
         values,
-        np.where(local.held, np.nan, np.asarray(r_hat)),
+        r_hat,
         np.where(local.held, np.nan, np.asarray(ess)),
         int(divergent),
+        warnings=warnings,
+    )
+
+
+def _check_numbers(**numbers: Any) -> None:
+    """Refuse what is no whole number, or too small."""
+    least = {"draws": 1, "chains": 2, "warmup": 1, "seed": 0}
+    wrong = [
+        f"{name}={value!r} should be a whole number, at least {least[name]}"
+        + (" (R-hat compares chains)" if name == "chains" else "")
+        for name, value in numbers.items()
+        if isinstance(value, bool)
+        or not isinstance(value, int | np.integer)
+        or value < least[name]
+    ]
+    if wrong:
+        raise ValueError(f"`Result.sample(...)`: {'; '.join(wrong)}.")
+
+
+def _apart(names: tuple[str, ...], r_hat: np.ndarray) -> tuple[str, ...]:
+    """Say where the chains do not agree."""
+    pairs = zip(names, r_hat, strict=True)
+    wrong = [f"{n} (R-hat {r:.3g})" for n, r in pairs if r > _LARGEST_R_HAT]
+    if not wrong:
+        return ()
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    return (
+        f"the chains do not agree on {', '.join(wrong[:5])}{more}: take more `draws` "
+        "and `warmup`.",
     )
 
 

@@ -11,6 +11,7 @@ from distsep.inference.uncertainty import Uncertainty, disagreement
 _DISAGREE = 0.1
 # Up to this error of a spectral index the intervals were seen to hold.
 LARGEST_INDEX_ERROR = 0.3
+_LARGEST_TEMPERATURE_ERROR = 0.1
 _CONTRADICTED = 5.0
 
 
@@ -59,26 +60,39 @@ def describe(
     degenerate = _degenerate(objective, found)
     if degenerate:
         warnings.append(degenerate)
-    warnings += _unreliable(objective, errors) + _contradicted(objective, found, errors)
+    warnings += _unreliable(objective, found, errors) + _contradicted(
+        objective, found, errors
+    )
     off = disagreement(errors)
     if off > _DISAGREE:
         warnings.append(
-            f"Fisher's and the Hessian's errors differ by up to {100 * off:.0f}%: the "
-            "signal to noise is low; `sigma` is from H^-1 F H^-1."
+            f"Fisher's and the Hessian's errors differ by up to {100 * off:.0f}%: low "
+            "signal to noise, or (see chi2/dof) a model that does not describe the "
+            "data; `sigma` is from H^-1 F H^-1."
         )
     return message, warnings
 
 
-def _unreliable(objective: Objective, errors: Uncertainty) -> list[str]:
-    """Say which spectral indices are too uncertain for their intervals to hold."""
-    names = objective.parameters.names
-    index = np.array([".beta" in n for n in names], bool)
-    wide = index & (np.nan_to_num(errors.sigma) > LARGEST_INDEX_ERROR)
-    if not wide.any():
-        return []
+def _unreliable(objective: Objective, found: Fit, errors: Uncertainty) -> list[str]:
+    """Say which parameters are too uncertain for their intervals to hold."""
+    p, sigma = objective.parameters, np.nan_to_num(errors.sigma)
+    index = np.array([".beta" in n for n in p.names], bool)
+    warm = np.array([".temp" in n for n in p.names], bool)
+    free = ~found.local.held & ~p.linear & (sigma > 0)
+    near = (found.x - p.lower < sigma) | (p.upper - found.x < sigma)
+    why = "where the 68% and 95% intervals are not known to hold: give a prior, or use "
+    said = (
+        (index & (sigma > LARGEST_INDEX_ERROR), f"over {LARGEST_INDEX_ERROR:g}"),
+        (
+            warm & (sigma > _LARGEST_TEMPERATURE_ERROR * np.abs(found.x)),
+            f"over {100 * _LARGEST_TEMPERATURE_ERROR:g}% of the temperature",
+        ),
+        (free & near, "that reaches a bound"),
+    )
     return [
-        f"{_list(names, wide)} an error over {LARGEST_INDEX_ERROR:g}, where the 68% "
-        "and 95% intervals are not known to hold: give a prior, or use larger patches."
+        f"{_list(p.names, mask)} an error {how}, {why}larger patches."
+        for mask, how in said
+        if mask.any()
     ]
 
 
