@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 import distsep
-from distsep.data.healpix import ring_to_nest
-from distsep.data.observation import UNSEEN
+from distsep.data.healpix import UNSEEN, ring_to_nest
 
 NSIDE, NPIX = 4, 192
 INS = distsep.Instrument(
@@ -106,6 +105,24 @@ def test_missing_in_one_band_leaves_the_others(mark):
     assert np.isfinite(back[0, 0, 17])
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64, int])
+def test_masked_samples_are_missing(kind):
+    """As of healpy.ma, alone or in a list; the numbers behind a mask count nowhere."""
+    d = np.round(maps * 9).astype(kind) + kind(1000)
+    mask = np.zeros(d.shape, bool)
+    mask[1, 0, 17] = mask[:, :, 30] = True
+    expected = np.where(mask, np.nan, d)
+    d[mask] = 12345
+    masked = np.ma.array(d, mask=mask)
+    for given in (masked, list(masked), [list(band) for band in masked]):
+        obs = observe(given)
+        np.testing.assert_array_equal(obs.restore(obs.d), expected)
+    obs = observe(noise_variance=np.ma.array(np.ones(d.shape), mask=mask))
+    np.testing.assert_array_equal(np.isnan(obs.restore(obs.d)), mask)
+    hits = np.ma.array(np.ones(NPIX, int), mask=mask[1, 0])
+    assert 17 not in np.asarray(observe(hits=hits, hits_norm=1).caller_index)
+
+
 @pytest.mark.parametrize("other", [1.0, 2.0])
 def test_infinite_variance_in_one_band_is_a_missing_band(other):
     """Also where the rest of the sky shares one noise shape."""
@@ -141,6 +158,10 @@ def test_hits_scale_the_noise_by_their_stated_norm(norm, value):
     )
 
 
+def test_a_rank_may_have_no_pixel():
+    assert observe(np.zeros((4, 2, 0)), cell_ids=[]).npix == 0
+
+
 def test_float32_stays_float32_and_jax_arrays_are_taken():
     obs = observe(jnp.asarray(maps, jnp.float32))
     assert obs.d.dtype == np.float32
@@ -170,7 +191,41 @@ def test_used_keeps_some_of_the_pixels():
 P_ONLY = distsep.Instrument(nu=INS.nu, depth_i=INS.depth_i)
 inf_d = maps.copy()
 inf_d[0, 0, 0] = np.inf
+scaled = maps.copy()
+scaled[2, 1, 7] = UNSEEN * 1e6
+hidden = np.arange(NPIX) == 3
+DEPTH_INF = distsep.Instrument(nu=INS.nu, depth_p=[30.0, 10.0, np.inf, 20.0])
+nan_hits = np.where(hidden, np.nan, 1.0)
 WRONG = {
+    "scaled": ({"d": scaled}, r"maps=.* 1 values such as -1.6375e\+36.*UNSEEN, scaled"),
+    "masked cells": (
+        {"cell_ids": np.ma.array(np.arange(NPIX), mask=hidden)},
+        r"cell_ids=.*masked",
+    ),
+    "masked observed": (
+        {"observed": np.ma.array(np.ones(NPIX), mask=hidden)},
+        r"observed=.*masked",
+    ),
+    "masked inverse": (
+        {"inverse_noise": np.ma.array(np.eye(4), mask=np.eye(4))},
+        r"inverse_noise=.*masked",
+    ),
+    "nside 4.0": ({"nside": 4.0}, r"nside=.*integer, a power of 2, got 4.0"),
+    "nside text": ({"nside": "4"}, r"nside=.*integer, a power of 2, got '4'"),
+    "unit None": ({"unit": None}, r"Observation\(unit=.*uK_CMB.*got 'None'"),
+    "unit unknown": ({"unit": "furlong"}, r"Observation\(unit=.*got 'furlong'"),
+    "variance text": ({"noise_variance": "foo"}, r"noise_variance=.*real numbers.*foo"),
+    "inverse text": ({"inverse_noise": "foo"}, r"inverse_noise=.*real numbers.*foo"),
+    "inverse shape": ({"inverse_noise": np.eye(3)}, r"inverse_noise=.*got \(3, 3\)"),
+    "resolution": ({"resolution": -80.0}, r"resolution=.*positive.*-80"),
+    "resolution nan": ({"resolution": np.nan}, r"resolution=.*positive.*nan"),
+    "norm alone": ({"hits_norm": "max"}, r"hits_norm='max'.*goes with `hits`"),
+    "depth inf": ({"ins": DEPTH_INF}, r"depth_p=.*finite.*inf for band 150"),
+    "hits nan": (
+        {"hits": nan_hits, "hits_norm": 1},
+        r"hits=.*got 1 NaN.*set them to 0",
+    ),
+    "hits text": ({"hits": "many", "hits_norm": 1}, r"hits=.*real numbers"),
     "shape": ({"d": maps[:3]}, r"maps=.*\(4, 2, pix\).*\(3, 2, 192\)"),
     "stokes": ({"stokes": "UQ"}, r"stokes=.*I, QU or IQU.*'UQ'"),
     "npix": ({"d": maps[..., :9]}, r"9 pixels.*192.*cell_ids"),

@@ -169,6 +169,32 @@ def is_missing(m: np.ndarray) -> np.ndarray:
     return ~np.isfinite(m) | (np.abs(m - UNSEEN) < 1e-5 * abs(UNSEEN))
 
 
+def filled(values: Any, value: float) -> Any:
+    """Return an array with `value` where it is masked (numpy.ma, as `healpy.ma`).
+
+    Lists of masked arrays too; whatever else comes back as it is.
+    """
+    if isinstance(values, list | tuple):
+        inside = (list, tuple, np.ma.MaskedArray)
+        if any(isinstance(v, inside) for v in values):
+            return [filled(v, value) for v in values]
+        return values
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    exact = values.dtype.kind in "fc"
+    return np.ma.filled(values if exact else values.astype(float), value)
+
+
+def refuse_masked(**given: Any) -> None:
+    """Refuse arguments of `Observation` in which a masked value has no meaning."""
+    for name, values in given.items():
+        if np.ma.is_masked(values):
+            raise ValueError(
+                f"`Observation({name}=...)` has masked values, expected a plain array. "
+                "Leave pixels out with `observed=`, or mask the maps."
+            )
+
+
 def kmeans_centres(
     points: Float[np.ndarray, "point 3"],
     n: int,

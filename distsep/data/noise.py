@@ -5,8 +5,13 @@ over the sky, so that the exact reduction can see when a set of pixels shares a 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from distsep.data.healpix import UNSEEN, filled, pixel_area_arcmin2, refuse_masked
+from distsep.model.instrument import Instrument
+from distsep.model.mistakes import is_number
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,27 @@ class Noise:
         return Noise(shape, self.kind, weight)
 
 
+def numbers(values, name: str) -> np.ndarray:
+    """Return an argument of `Observation` as an array of float64, or name it."""
+    try:
+        if np.iscomplexobj(values):
+            raise ValueError("complex numbers")
+        return np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        kind = type(values).__name__
+        raise ValueError(
+            f"`Observation({name}=...)` must be an array of real numbers, got a {kind} "
+            f"({error})."
+        ) from None
+
+
 def variance_maps(variance, shape: tuple[int, ...]) -> np.ndarray:
-    """Give a variance the shape of the maps, (freq, stokes, pix).
+    """Give a variance the shape of the maps, (freq, stokes, pix); masked is infinite.
 
     Raises:
         ValueError: it does not broadcast to it.
     """
-    v = np.asarray(variance, float)
+    v = numbers(filled(variance, np.inf), "noise_variance")
     try:
         return np.broadcast_to(v, shape)
     except ValueError:
@@ -128,3 +147,101 @@ def noise_from_inverse(invN, nfreq: int, nstokes: int, npix: int) -> Noise:
     if kind == "dense_pixel":
         a = np.moveaxis(a, 1, -1)
     return Noise(np.array(a), kind)
+
+
+def described_noise(
+    instrument: Instrument,
+    stokes: str,
+    nside: int,
+    npix: int,
+    factor: np.ndarray,
+    variance: np.ndarray | None,
+    inverse: Any,
+    hits: Any,
+    hits_norm: Any,
+) -> Noise:
+    """Return the noise [uK_CMB] from whichever of the descriptions was given.
+
+    Args:
+        instrument: Bands with depths, used where nothing else is given.
+        stokes: Stokes parameters of the maps.
+        nside: Their resolution.
+        npix: Their number of pixels.
+        factor: From the unit of the maps to uK_CMB, (freq,).
+        variance: `noise_variance` of `Observation`, of the shape of the maps.
+        inverse: `inverse_noise`, in the unit of the maps.
+        hits: Hit counts, (pix,).
+        hits_norm: The hits at which the depths hold.
+
+    Raises:
+        ValueError: more than one description, or one that is wrong.
+    """
+    nfreq, nstokes = len(factor), len(stokes)
+    if hits is None and hits_norm is not None:
+        raise ValueError(
+            f"`Observation(hits_norm={hits_norm!r})` goes with `hits`, which is not "
+            "given: give both, or leave it out."
+        )
+    if sum(x is not None for x in (variance, inverse, hits)) > 1:
+        raise ValueError(
+            "`Observation(...)`: give one of noise_variance, inverse_noise or hits."
+        )
+    if variance is not None:
+        return noise_from_variance(variance * factor[:, None, None] ** 2)
+    if inverse is not None:
+        refuse_masked(inverse_noise=inverse)
+        inverse = numbers(inverse, "inverse_noise")
+        if inverse.shape[-2:] == (nfreq, nfreq):  # the others are refused
+            inverse = inverse / np.outer(factor, factor)
+        return noise_from_inverse(inverse, nfreq, nstokes, npix)
+    depth = np.stack([_depth(instrument, letter) for letter in stokes], 1)
+    # The area is from nside, never from the length of an array.
+    shape = pixel_area_arcmin2(nside) / depth**2
+    return Noise(shape, "uniform", _hit_weight(hits, hits_norm, npix))
+
+
+def _depth(instrument, letter: str) -> np.ndarray:
+    depth = instrument.depth(letter)
+    for band, value in zip(instrument.bands, depth, strict=True):
+        if np.isinf(value):
+            word = "depth_i" if letter == "I" else "depth_p"
+            raise ValueError(
+                f"`Instrument({word}=...)` must be finite [uK_CMB arcmin], got {value} "
+                f"for band {band}: leave the band out, or mark it NaN in the maps."
+            )
+    return depth
+
+
+def _hit_weight(hits, norm, npix) -> np.ndarray | None:
+    """Relative depth of every pixel from a hit map, with its stated normalisation."""
+    if hits is None:
+        return None
+    h = numbers(filled(hits, 0.0), "hits")
+    if h.shape != (npix,):
+        raise ValueError(
+            f"`Observation(hits=...)` must have {npix} values, got {h.shape}."
+        )
+    h = np.where(np.abs(h / UNSEEN - 1) < 1e-5, 0.0, h)
+    bad = {
+        "NaN": int(np.isnan(h).sum()),
+        "infinite": int(np.isinf(h).sum()),
+        "negative": int((np.isfinite(h) & (h < 0)).sum()),
+    }
+    if any(bad.values()):
+        found = ", ".join(f"{n} {word}" for word, n in bad.items() if n)
+        raise ValueError(
+            f"`Observation(hits=...)` must be finite and not negative, got {found}: "
+            "set them to 0 (not observed)."
+        )
+    if not (h > 0).any():
+        raise ValueError("`Observation(hits=...)` is zero everywhere.")
+    if is_number(norm) and norm > 0:
+        return h / float(norm)
+    norms = {"max": h.max(), "mean": h[h > 0].mean()}
+    if norm not in norms:
+        raise ValueError(
+            "`Observation(hits_norm=...)` must be a positive number, 'max' or 'mean': "
+            "the hit count at which the depth holds (guessing costs a factor 1.9 in "
+            f"sigma); got {norm!r}."
+        )
+    return h / norms[norm]

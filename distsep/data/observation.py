@@ -10,17 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from distsep.data.blocks import Grid
-from distsep.data.healpix import pixel_area_arcmin2, ring_to_nest
-from distsep.data.noise import (
-    Noise,
-    noise_from_inverse,
-    noise_from_variance,
-    variance_maps,
-)
+from distsep.data.healpix import UNSEEN, filled, refuse_masked, ring_to_nest
+from distsep.data.noise import Noise, described_noise, variance_maps
 from distsep.model.instrument import Instrument
 from distsep.model.mistakes import is_number
+from distsep.model.units import COMPTON_UNIT, MAP_UNITS, check_unit
 
-UNSEEN = -1.6375e30
+LARGEST = 1e20
+"""No sky is as bright, in any unit: such a number was UNSEEN, times something."""
 STOKES = ("I", "QU", "IQU")
 
 
@@ -32,8 +29,9 @@ class Observation:
     `distsep.read`.
 
     Args:
-        maps: `(freq, stokes, pix)`, numpy or jax, float64 or float32. NaN or UNSEEN:
-            not observed in that band; the other bands of the pixel still count.
+        maps: `(freq, stokes, pix)`, numpy or jax, float64 or float32. NaN, UNSEEN or
+            masked (numpy.ma): not observed in that band; the other bands of the pixel
+            still count.
         instrument: The bands, with `depth_i` / `depth_p` unless the noise is given.
         stokes: `"I"`, `"QU"` or `"IQU"`.
         nside: HEALPix resolution; the pixel area comes from it.
@@ -43,9 +41,11 @@ class Observation:
         polcconv: `"COSMO"`, or `"IAU"`: then U changes sign here.
         resolution: Common FWHM [arcmin], if the maps share one.
         cell_ids: `(pix,)` pixel numbers, when not the whole sphere.
-        noise_variance: [unit^2], `(freq, stokes, pix)` or broadcastable.
+        noise_variance: [unit^2], `(freq, stokes, pix)` or broadcastable; infinite or
+            masked: not observed in that band.
         inverse_noise: [unit^-2], `(..., freq, freq)`; see `noise_from_inverse`.
-        hits: `(pix,)` hit counts: variance = depth^2 / (area x hits / norm).
+        hits: `(pix,)` hit counts: variance = depth^2 / (area x hits / norm); masked:
+            none.
         hits_norm: The hits at which the depth holds: a number, `"max"` or `"mean"`
             (over hits > 0); required with `hits`. Where ranks hold a part of the sky
             each, only a number is the same for all.
@@ -94,12 +94,12 @@ class Observation:
         instrument,
         *,
         stokes: str,
-        nside: int,
+        nside,
         ordering: str = "RING",
         unit="uK_CMB",
         coordsys: str = "G",
         polcconv: str = "COSMO",
-        resolution: float | None = None,
+        resolution=None,
         cell_ids=None,
         noise_variance=None,
         inverse_noise=None,
@@ -114,7 +114,9 @@ class Observation:
             polcconv=(polcconv, ("COSMO", "IAU")),
             ordering=(ordering, ("RING", "NEST")),
         )
-        d = _checked_maps(maps, len(instrument.nu), stokes)
+        nside = _checked_nside(nside)
+        resolution = _checked_resolution(resolution)
+        d, missing = _checked_maps(maps, len(instrument.nu), stokes)
         npix = d.shape[-1]
         nest = _nest_ids(cell_ids, nside, ordering, npix)
         factor = _to_uK(instrument, unit)
@@ -123,7 +125,7 @@ class Observation:
             noise_variance = variance_maps(noise_variance, d.shape)
             if not np.all(mask):  # nothing is asked of the noise there
                 noise_variance = np.where(mask, noise_variance, np.inf)
-        noise = _noise(
+        noise = described_noise(
             instrument,
             stokes,
             nside,
@@ -134,7 +136,6 @@ class Observation:
             hits,
             hits_norm,
         )
-        missing = np.isnan(d) | (np.abs(d / UNSEEN - 1) < 1e-5)
         if noise_variance is not None:
             # An infinite variance is a band that did not observe.
             missing |= np.isinf(noise_variance)
@@ -236,9 +237,30 @@ def _check_words(**given: tuple[str, tuple[str, ...]]) -> None:
             )
 
 
-def _checked_maps(maps, nfreq: int, stokes: str) -> np.ndarray:
-    """Maps as float64 or float32, of the right shape, without infinities."""
-    d = np.asarray(maps)
+def _checked_nside(nside) -> int:
+    """The resolution, a whole number that is a power of two."""
+    number = isinstance(nside, int | np.integer) and not isinstance(nside, bool)
+    if not number or nside < 1 or nside & (nside - 1):
+        raise ValueError(
+            f"`Observation(nside=...)` must be an integer, a power of 2, got {nside!r}."
+        )
+    return int(nside)
+
+
+def _checked_resolution(resolution) -> float | None:
+    if resolution is None:
+        return None
+    if not is_number(resolution) or resolution <= 0:
+        raise ValueError(
+            "`Observation(resolution=...)` must be the FWHM [arcmin] that the maps "
+            f"share, a positive number, or None, got {resolution!r}."
+        )
+    return float(resolution)
+
+
+def _checked_maps(maps, nfreq: int, stokes: str) -> tuple[np.ndarray, np.ndarray]:
+    """Maps as float64 or float32, of the right shape; and where they are missing."""
+    d = np.asarray(filled(maps, np.nan))
     if d.dtype.kind not in "iuf":
         raise TypeError(f"`Observation(maps=...)` must be real numbers, got {d.dtype}.")
     if d.dtype not in (np.float32, np.float64):
@@ -254,13 +276,22 @@ def _checked_maps(maps, nfreq: int, stokes: str) -> np.ndarray:
             "`Observation(maps=...)` holds infinite values. Mark samples that were "
             "not observed as NaN or UNSEEN."
         )
-    return d
+    missing = np.isnan(d) | (np.abs(d / UNSEEN - 1) < 1e-5)
+    huge = (np.abs(d) > LARGEST) & ~missing
+    if huge.any():
+        raise ValueError(
+            f"`Observation(maps=...)` holds {int(huge.sum())} values such as "
+            f"{d[huge][0]:g}, brighter than any sky: is it UNSEEN, scaled? Mark "
+            "samples that were not observed as NaN, or as UNSEEN itself."
+        )
+    return d, missing
 
 
 def _checked_mask(observed, npix: int) -> np.ndarray | bool:
     """True for each pixel to use."""
     if observed is None:
         return True
+    refuse_masked(observed=observed)
     observed = np.asarray(observed)
     if observed.shape != (npix,) or not np.isin(observed, (0, 1)).all():
         raise ValueError(
@@ -272,8 +303,6 @@ def _checked_mask(observed, npix: int) -> np.ndarray | bool:
 
 def _nest_ids(cell_ids, nside, ordering, npix) -> np.ndarray:
     """NEST number of every pixel of the caller's axis."""
-    if nside < 1 or nside & (nside - 1):
-        raise ValueError(f"`Observation(nside=...)` must be a power of 2, got {nside}.")
     whole = 12 * nside**2
     if cell_ids is None:
         if npix != whole:
@@ -283,7 +312,10 @@ def _nest_ids(cell_ids, nside, ordering, npix) -> np.ndarray:
             )
         ids = np.arange(whole)
     else:
+        refuse_masked(cell_ids=cell_ids)
         ids = np.asarray(cell_ids)
+        if not npix and not ids.size:
+            ids = np.zeros(0, int)  # [] is an array of floats
         if ids.shape != (npix,) or ids.dtype.kind not in "iu":
             raise ValueError(
                 f"`Observation(cell_ids=...)` must be {npix} integers, got shape "
@@ -301,61 +333,21 @@ def _nest_ids(cell_ids, nside, ordering, npix) -> np.ndarray:
 
 def _to_uK(instrument, unit) -> np.ndarray:
     """Factor per band from the caller's unit to uK_CMB."""
-    if isinstance(unit, str):
-        return np.asarray(instrument.conversion(unit, "uK_CMB"), float)
-    units = list(unit)
-    if len(units) != len(instrument.nu):
+    nfreq = len(instrument.nu)
+    alone = isinstance(unit, str) or not np.iterable(unit)
+    units = [unit] * nfreq if alone else list(unit)
+    if len(units) != nfreq:
         raise ValueError(
             f"`Observation(unit=...)` must be one unit or one per band "
-            f"({len(instrument.nu)}), got {len(units)}."
+            f"({nfreq}), got {len(units)}."
         )
-    return np.array(
-        [instrument.conversion(u, "uK_CMB")[i] for i, u in enumerate(units)], float
-    )
-
-
-def _noise(
-    instrument, stokes, nside, npix, factor, variance, inverse, hits, hits_norm
-) -> Noise:
-    """Noise in uK_CMB from whichever of the three descriptions was given."""
-    nfreq, nstokes = len(factor), len(stokes)
-    if sum(x is not None for x in (variance, inverse, hits)) > 1:
-        raise ValueError(
-            "`Observation(...)`: give one of noise_variance, inverse_noise or hits."
+    factor = {}
+    for u in units:
+        check_unit(
+            u if isinstance(u, str) else repr(u),
+            "Observation(unit=...)",
+            (*MAP_UNITS, COMPTON_UNIT),
         )
-    if variance is not None:
-        return noise_from_variance(variance * factor[:, None, None] ** 2)
-    if inverse is not None:
-        return noise_from_inverse(
-            np.asarray(inverse, float) / np.outer(factor, factor), nfreq, nstokes, npix
-        )
-    depth = np.stack([instrument.depth(letter) for letter in stokes], 1)
-    # The area is from nside, never from the length of an array.
-    shape = pixel_area_arcmin2(nside) / depth**2
-    return Noise(shape, "uniform", _hit_weight(hits, hits_norm, npix))
-
-
-def _hit_weight(hits, norm, npix) -> np.ndarray | None:
-    """Relative depth of every pixel from a hit map, with its stated normalisation."""
-    if hits is None:
-        return None
-    h = np.asarray(hits, float)
-    if h.shape != (npix,):
-        raise ValueError(
-            f"`Observation(hits=...)` must have {npix} values, got {h.shape}."
-        )
-    h = np.where(np.abs(h / UNSEEN - 1) < 1e-5, 0.0, h)
-    if not np.isfinite(h).all() or (h < 0).any():
-        raise ValueError("`Observation(hits=...)` must be finite and not negative.")
-    if not (h > 0).any():
-        raise ValueError("`Observation(hits=...)` is zero everywhere.")
-    if is_number(norm) and norm > 0:
-        return h / float(norm)
-    norms = {"max": h.max(), "mean": h[h > 0].mean()}
-    if norm not in norms:
-        raise ValueError(
-            "`Observation(hits_norm=...)` must be a positive number, 'max' or 'mean': "
-            "the hit count at which the depth holds (guessing costs a factor 1.9 in "
-            f"sigma); got {norm!r}."
-        )
-    return h / norms[norm]
+        if u not in factor:
+            factor[u] = instrument.conversion(u, "uK_CMB")
+    return np.array([factor[u][i] for i, u in enumerate(units)], float)
