@@ -230,3 +230,49 @@ def test_more_templates_than_data_are_refused():
     terms = [distsep.Template(rng.normal(size=NPIX), name=f"t{k}") for k in range(100)]
     with pytest.raises(ValueError, match=r"global terms without a prior for 672 num"):
         fit(global_terms=terms)
+
+
+def test_a_temperature_that_is_not_measured_is_said():
+    """No index: its intervals are not known to hold when its error is large."""
+    laws = [distsep.CMB(), distsep.Dust(150.0, beta_d=1.54), LAWS[2]]
+    obs = observation(depth=20.0)
+    result = fit(laws, obs, priors={"Dust.temp": (20.0, 5.0)})
+    said = [w for w in result.warnings if "10% of the temperature" in w]
+    assert float(result.sigma["Dust.temp"]) > 2
+    assert said[0].startswith("Dust.temp: an error over 10%")
+    near = fit(
+        obs=obs, bounds={"Dust.beta_d": (1.0, 1.5401)}, start={"Dust.beta_d": 1.5}
+    )
+    words = "".join(near.warnings)
+    assert "reaches a bound" in words or "stopped at a bound" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"start": {"Dust.beta_d": np.nan}}, "`start` of 'Dust.beta_d' should be fin"),
+        ({"start": {"Dust.beta_d": "a"}}, "must be one number or 1, .* got 'a'"),
+        ({"bounds": {"Dust.beta_d": (1.0,)}}, r"should be \(lower, upper\); got .1.0"),
+        ({"bounds": {"Dust.beta_d": (1, 2, 3)}}, r"should be \(lower, upper\); got"),
+        ({"bounds": {"Dust.beta_d": ("a", "b")}}, "must be one number or 1.* 'a'"),
+        ({"priors": {"Dust.beta_d": (1.5,)}}, r"should be \(mean, std\); got .1.5"),
+        ({"priors": {"Dust.beta_d": (1, 2, 3)}}, r"should be \(mean, std\); got .1, 2"),
+        ({"priors": {"Dust.beta_d": (np.inf, 1.0)}}, "a finite mean and std"),
+        ({"priors": {"Dust.beta_d": (1.5, 1e-300)}}, "to hold a parameter use `fixed`"),
+        (
+            {"global_terms": [distsep.Monopole(prior=(0.0, 0.0))]},
+            r"`prior` should be \(mean",
+        ),
+        ({"global_terms": [distsep.Template("a")]}, r"`map` should be numbers, \(pix"),
+        ({"global_terms": [distsep.Template(np.ones((1, 2, 3)))]}, "`map` should be"),
+        ({"global_terms": ["monopole"]}, r"`global_terms\[0\]` should be a Monopole"),
+    ],
+)
+def test_values_of_another_kind(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        fit(**arguments)
+
+
+def test_a_single_band_of_a_term():
+    result = fit(global_terms=[distsep.Monopole(bands="90")])
+    assert set(result.global_terms) == {"monopole.90.Q", "monopole.90.U"}

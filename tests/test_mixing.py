@@ -454,6 +454,31 @@ def test_what_no_fit_could_repair(laws, options, words):
         MixingMatrix([CMB(), *laws], BANDS, **options)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("CMB",), "`components` should be a list"),
+        ((CMB(),), "`components` should be a list"),
+        (({"CMB": CMB()},), "`components` should be a list"),
+        (([CMB],), r"`components\[0\]` should be .*: call it, CMB"),
+        (([CMB(), None],), r"`components\[1\]` should be a component.*None"),
+        ((sky(), ["Dust.temp"]), "`fixed` should be given by name"),
+        ((sky(), None, {"b": "Dust.beta_d"}), "`shared` of 'b' should be a list"),
+    ],
+)
+def test_arguments_of_another_kind(arguments, words):
+    names = ("components", "fixed", "shared")
+    given = dict(zip(names, arguments, strict=False))
+    with pytest.raises(ValueError, match=words):
+        MixingMatrix(instrument=BANDS, **given)
+    with pytest.raises(ValueError, match="is a string.*got NoneType"):
+        Component(None)
+
+
+def test_a_single_name_is_one_band():
+    assert MixingMatrix(sky(), BANDS, calibration="150").names[-1] == "calibration.150"
+
+
 def test_a_factor_that_two_components_share_is_no_scale_where_one_has_it_otherwise():
     laws = [Component("c*nu", name="X"), Component("nu**c", name="Y")]
     A = MixingMatrix(laws, BANDS, shared={"c": ["X.c", "Y.c"]})

@@ -64,7 +64,7 @@ class Component:
 
     def __init__(
         self,
-        expression: str | Formula,
+        expression: Any,
         *,
         name: str = "Component",
         unit: str = "K_RJ",
@@ -84,9 +84,7 @@ class Component:
             table = TableData.of(*table)
         self.table: TableData | None = table
         self.text = expression if isinstance(expression, str) else None
-        if isinstance(expression, str):
-            expression = _parse(expression, name, table is not None)
-        self.formula = expression
+        self.formula = _parse(expression, name, table is not None)
         given = {**(fixed or {}), **keywords}
         if nu0 is not None:
             given["nu0"] = nu0
@@ -313,8 +311,16 @@ class Component:
         return {pair: both.get(pair, zero) for pair in pairs}
 
 
-def _parse(expression: str, name: str, table: bool) -> Formula:
+def _parse(expression: Any, name: str, table: bool) -> Formula:
     """A formula; if it is refused, say whose it is."""
+    if isinstance(expression, Formula):
+        return expression
+    if not isinstance(expression, str):
+        kind = type(expression).__name__
+        raise FormulaError(
+            f"`Component(name={name!r})`: a formula is a string, '(nu/100)**beta'; got "
+            f"{kind}."
+        )
     try:
         return parse(expression, table=table)
     except FormulaError as error:

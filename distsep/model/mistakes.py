@@ -69,3 +69,10 @@ def fixed_mistakes(
         for name, value in fixed.items()
         if name in bounds and not bounds[name][0] <= value <= bounds[name][1]
     ]
+
+
+def mapping_mistakes(argument: str, given: Any, example: str) -> list[str]:
+    """Say if an argument is not given by names; None is nothing given."""
+    if given is None or isinstance(given, Mapping):
+        return []
+    return [f"`{argument}` should be given by name, {example}; got {given!r:.80}"]

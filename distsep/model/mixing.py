@@ -21,6 +21,7 @@ from distsep.model.instrument import Instrument
 from distsep.model.law import UNBOUNDED, Bounds
 from distsep.model.mistakes import (
     fixed_mistakes,
+    mapping_mistakes,
     number_mistakes,
     start_mistakes,
     unknown_names,
@@ -72,17 +73,20 @@ class MixingMatrix:
 
     def __init__(
         self,
-        components: Sequence[Any],
+        components: Any,
         instrument: Any,
         *,
         stokes: str = "QU",
-        fixed: Mapping[str, Any] | None = None,
-        shared: Mapping[str, Iterable[str]] | None = None,
+        fixed: Any = None,
+        shared: Any = None,
         calibration: Sequence[str] | None = None,
         band_shift: Sequence[str] | None = None,
         angle: Sequence[str] | None = None,
         unit: str = "K_CMB",
     ) -> None:
+        wrong = _kind_mistakes(components, fixed, shared)
+        if wrong:
+            raise ValueError(f"`MixingMatrix(...)`: {'; '.join(wrong)}.")
         self.components = tuple(components)
         self.instrument = Instrument.of(instrument)
         self.stokes = stokes
@@ -95,9 +99,9 @@ class MixingMatrix:
         fixed = dict(fixed or {})
         joined = {m: s for s, members in (shared or {}).items() for m in members}
         self._per_band = {
-            "calibration": tuple(calibration or ()),
-            "band_shift": tuple(band_shift or ()),
-            "angle": tuple(angle or ()),
+            "calibration": _names(calibration),
+            "band_shift": _names(band_shift),
+            "angle": _names(angle),
         }
         self.joint = bool(self._per_band["angle"])
         mistakes = [
@@ -342,3 +346,40 @@ class MixingMatrix:
         if values.ndim == 2:
             return function(values)
         return function(values[None])[0]
+
+
+def _names(bands: Any) -> tuple[str, ...]:
+    """Names of bands; a single string is one band."""
+    return (bands,) if isinstance(bands, str) else tuple(bands or ())
+
+
+def _kind_mistakes(components: Any, fixed: Any, shared: Any) -> list[str]:
+    """Arguments that are not of the kind expected."""
+    mistakes = []
+    if hasattr(components, "band_law") or not isinstance(components, Iterable):
+        mistakes.append(
+            f"`components` should be a list, [CMB(), ...]; got {components!r}"
+        )
+    elif isinstance(components, str | Mapping):
+        mistakes.append(
+            f"`components` should be a list, [CMB(), Dust(nu0=353.0)]; got "
+            f"{type(components).__name__} {components!r:.60}"
+        )
+    elif isinstance(components, list | tuple):
+        for n, component in enumerate(components):
+            if isinstance(component, type) or not hasattr(component, "band_law"):
+                name = getattr(component, "__name__", None)
+                hint = f": call it, {name}(...)" if name else ""
+                mistakes.append(
+                    f"`components[{n}]` should be a component, such as CMB(); got "
+                    f"{component!r:.60}{hint}"
+                )
+    mistakes += mapping_mistakes("fixed", fixed, "{'Dust.temp': 20.0}")
+    wrong = mapping_mistakes("shared", shared, "{'temp': ['Dust.temp', 'CIB.temp']}")
+    if not wrong:
+        wrong = [
+            f"`shared` of {name!r} should be a list of parameters; got {members!r}"
+            for name, members in (shared or {}).items()
+            if isinstance(members, str) or not isinstance(members, Iterable)
+        ]
+    return mistakes + wrong

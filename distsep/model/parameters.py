@@ -4,10 +4,16 @@ A *kind* is a parameter of the model ("Dust.beta_d"); it has one value per patch
 parameters of a fit are all values of all kinds, in one vector.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
+
+from distsep.model.mistakes import mapping_mistakes
+
+_NO_START = float("nan")  # told apart from a NaN of the caller by identity
+_NARROWEST = 1e-100  # std of a prior: its square must not underflow
 
 
 @dataclass(frozen=True)
@@ -73,15 +79,34 @@ class Parameters:
         return out
 
 
-def _per_patch(name, argument, values, npatch):
-    """One value per patch from a number or an array."""
-    v = np.asarray(values, float)
-    if v.shape not in ((), (npatch,)):
-        raise ValueError(
-            f"`separate({argument}={{{name!r}: ...}})` must be one number or {npatch}, "
-            f"one per patch; got shape {v.shape}."
-        )
-    return np.broadcast_to(v, (npatch,))
+def _per_patch(name, argument, values, npatch, wrong):
+    """One value per patch from a number or an array; None, and words, if it is not."""
+    try:
+        v = np.asarray(values)
+    except ValueError:  # ragged
+        v = np.asarray(None)
+    if v.dtype.kind in "iuf" and v.shape in ((), (npatch,)):
+        return np.broadcast_to(v.astype(float), (npatch,))
+    got = f"shape {v.shape}" if v.dtype.kind in "iuf" else f"{values!r:.60}"
+    wrong.append(
+        f"`{argument}` of {name!r} must be one number or {npatch}, one per patch; got "
+        f"{got}"
+    )
+    return None
+
+
+def _two(name, argument, value, what, wrong):
+    """The two values of bounds or a prior; None, and words, if they are not two."""
+    if isinstance(value, list | tuple | np.ndarray) and len(value) == 2:
+        return value
+    wrong.append(f"`{argument}` of {name!r} should be {what}; got {value!r:.60}")
+    return None
+
+
+def _mapping(argument, given, example, wrong) -> Mapping:
+    """What is given by name; nothing, and words, if it is not."""
+    wrong += mapping_mistakes(argument, given, example)
+    return given if isinstance(given, Mapping) else {}
 
 
 def name_mistakes(argument: str, given, kinds) -> list[str]:
@@ -100,9 +125,47 @@ def name_mistakes(argument: str, given, kinds) -> list[str]:
 
 def check_names(argument: str, given, kinds) -> None:
     """Raise ValueError if `given` names what is no free parameter."""
-    wrong = name_mistakes(argument, given, kinds)
+    wrong = mapping_mistakes(argument, given, "{'Dust.beta_d': ...}")
+    wrong = wrong or name_mistakes(argument, given, kinds)
     if wrong:
         raise ValueError(f"`separate(...)`: {'; '.join(wrong)}.")
+
+
+def _read(name, value, limits, prior, npatch, wrong) -> list[np.ndarray]:
+    """Start, bounds, mean and std, one per patch; empty, and words, if they are not."""
+    limits = _two(name, "bounds", limits, "(lower, upper)", wrong)
+    prior = _two(name, "priors", prior, "(mean, std)", wrong)
+    given = [("start", value)]
+    given += [("bounds", v) for v in (limits if limits is not None else ())]
+    given += [("priors", v) for v in (prior if prior is not None else ())]
+    read = [_per_patch(name, argument, v, npatch, wrong) for argument, v in given]
+    found = [v for v in read if v is not None]
+    return found if len(found) == 5 else []
+
+
+def _value_mistakes(name, read, value, limits, prior) -> list[str]:
+    """Say what is wrong with the numbers of one kind."""
+    x, a, b, m, e = read
+    wrong = []
+    if value is _NO_START:
+        wrong.append(f"{name!r} has no start value: give `start={{{name!r}: ...}}`")
+    elif not np.isfinite(x).all():
+        wrong.append(f"`start` of {name!r} should be finite; got {value}")
+    if not (a < b).all():
+        low, high = limits
+        wrong.append(f"`bounds` of {name!r}: lower {low} must be under upper {high}")
+    elif ((x < a) | (x > b)).any():
+        low, high = limits
+        wrong.append(
+            f"`start` of {name!r}, {value}, is outside its bounds [{low}, {high}]"
+        )
+    if not (e > _NARROWEST).all() or not np.isfinite(m).all():
+        wrong.append(
+            f"`priors` of {name!r} need (mean, std) with a finite mean and std > "
+            f"{_NARROWEST:g}, got ({prior[0]}, {prior[1]}); to hold a parameter use "
+            "`fixed`"
+        )
+    return wrong
 
 
 def make_parameters(
@@ -134,46 +197,30 @@ def make_parameters(
         ValueError: everything that is wrong, in one message: names of no parameter,
             a start outside its bounds, a prior without width.
     """
-    wrong = []
+    wrong: list[str] = []
+    start = _mapping("start", start, "{'Dust.temp': 20.0}", wrong)
+    bounds = _mapping("bounds", bounds, "{'Dust.temp': (10.0, 40.0)}", wrong)
+    priors = _mapping("priors", priors, "{'Dust.temp': (20.0, 1.0)}", wrong)
     for argument, given in (("start", start), ("bounds", bounds), ("priors", priors)):
         wrong += name_mistakes(argument, given, kinds)
     columns = {k: [] for k in ("kind", "patch", "start", "low", "high", "mean", "prec")}
     for k, name in enumerate(kinds):
         used = np.unique(pool_patch[:, k])
-        low, high = bounds.get(name, default_bounds.get(name, (-np.inf, np.inf)))
-        value = start.get(name, defaults.get(name, 0.0 if name in linear else np.nan))
-        mean, std = priors.get(name, (0.0, np.inf))
-        x, a, b, m, e = (
-            _per_patch(name, arg, v, npatch[k])[used]
-            for arg, v in (
-                ("start", value),
-                ("bounds", low),
-                ("bounds", high),
-                ("priors", mean),
-                ("priors", std),
-            )
+        limits = bounds.get(name, default_bounds.get(name, (-np.inf, np.inf)))
+        prior = priors.get(name, (0.0, np.inf))
+        value = start.get(
+            name, defaults.get(name, 0.0 if name in linear else _NO_START)
         )
-        if np.isnan(x).any():
-            wrong.append(f"{name!r} has no start value: give `start={{{name!r}: ...}}`")
-        if not (a < b).all():
-            wrong.append(
-                f"`bounds` of {name!r}: lower {low} must be under upper {high}"
-            )
-        elif ((x < a) | (x > b)).any():
-            wrong.append(
-                f"`start` of {name!r}, {value}, is outside its bounds [{low}, {high}]"
-            )
-        if not (e > 0).all() or np.isnan(m).any():
-            wrong.append(
-                f"`priors` of {name!r} need (mean, std) with std > 0, got ({mean}, "
-                f"{std}); to hold a parameter use `fixed`"
-            )
-            e = np.ones_like(e)
+        read = _read(name, value, limits, prior, npatch[k], wrong)
+        if not read:
+            continue
+        x, a, b, m, e = (v[used] for v in read)
+        wrong += _value_mistakes(name, (x, a, b, m, e), value, limits, prior)
         columns["kind"].append(np.full(len(used), k))
         columns["patch"].append(used)
         for key, v in zip(("start", "low", "high", "mean"), (x, a, b, m), strict=True):
             columns[key].append(v)
-        columns["prec"].append(e**-2.0)
+        columns["prec"].append(np.maximum(e, _NARROWEST) ** -2.0)
     if wrong:
         raise ValueError("`separate(...)`: " + "; ".join(wrong) + ".")
 

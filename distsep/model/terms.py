@@ -6,11 +6,13 @@ before they are solved for. Calibration, band shift and angle are not here: they
 parameters of A.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from distsep.model.mistakes import is_number
 
 Prior = tuple[float, float]
 
@@ -193,6 +195,7 @@ def expand(
     Raises:
         ValueError: unknown band, Stokes letter or component; two terms of one name.
     """
+    _check_terms(terms)
     bands, regional = [], []
     for n, term in enumerate(terms):
         if isinstance(term, Regional):
@@ -211,13 +214,68 @@ def expand(
     return LinearTerms(kinds, keys)
 
 
+def _check_terms(terms: Any) -> None:
+    """Refuse what is no list of global terms, or has a prior that is none."""
+    known = (Monopole, Dipole, Template, Regional)
+    if not isinstance(terms, list | tuple):
+        raise ValueError(
+            "`separate(global_terms=...)`: expected a list, [Monopole(), ...]; got "
+            f"{terms!r:.80}."
+        )
+    wrong = []
+    for n, term in enumerate(terms):
+        if not isinstance(term, known):
+            wrong.append(
+                f"`global_terms[{n}]` should be a Monopole(...), Dipole(...), "
+                f"Template(...) or Regional(...); got {term!r:.80}"
+            )
+            continue
+        prior, where = term.prior, f"`{type(term).__name__}(...)`"
+        if prior is not None and not _is_prior(prior):
+            wrong.append(
+                f"{where}: `prior` should be (mean, std), finite and std > 0; got "
+                f"{prior!r}"
+            )
+        stokes = getattr(term, "stokes", None)
+        if stokes is not None and not isinstance(stokes, str):
+            wrong.append(f"{where}: `stokes` should be letters, 'QU'; got {stokes!r}")
+        if isinstance(term, Template):
+            wrong += _map_mistakes(term)
+    if wrong:
+        raise ValueError(f"`separate(global_terms=...)`: {'; '.join(wrong)}.")
+
+
+def _is_prior(prior: Any) -> bool:
+    if not isinstance(prior, list | tuple) or len(prior) != 2:
+        return False
+    return all(is_number(x) for x in prior) and prior[1] > 0
+
+
+def _map_mistakes(term: Template) -> list[str]:
+    where = f"`Template(name={term.name!r})`"
+    try:
+        m = np.asarray(term.map)
+    except ValueError:  # ragged
+        m = np.asarray(None)
+    if m.dtype.kind in "biuf" and m.ndim in (1, 2) and m.size:
+        return []
+    got = f"shape {m.shape}" if m.dtype.kind in "biuf" else f"{term.map!r:.60}"
+    return [f"{where}: `map` should be numbers, (pix,) or (stokes, pix); got {got}"]
+
+
+def _listed(bands: Any) -> Sequence[Any]:
+    """Bands as a list; a single name or number is one band."""
+    single = isinstance(bands, str) or not isinstance(bands, Iterable)
+    return [bands] if single else list(bands)
+
+
 def _band_terms(n, term, instrument, stokes, joint, source) -> list[Linear]:
     where = f"`{type(term).__name__}(name={term.name!r})`"
     names = list(instrument.bands)
     chosen = (
         range(len(names))
         if term.bands is None
-        else [_band(b, names, where) for b in term.bands]
+        else [_band(b, names, where) for b in _listed(term.bands)]
     )
     letters = term.stokes or stokes
     if not set(letters) <= set(stokes):
