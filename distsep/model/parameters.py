@@ -162,8 +162,8 @@ def _value_mistakes(name, read, value, limits, prior) -> list[str]:
     if not (e > _NARROWEST).all() or not np.isfinite(m).all():
         wrong.append(
             f"`priors` of {name!r} need (mean, std) with a finite mean and std > 0 "
-            f"(above {_NARROWEST:g}), got ({prior[0]}, {prior[1]}); to hold a parameter "
-            "use `fixed`"
+            f"(above {_NARROWEST:g}), got ({prior[0]}, {prior[1]}); to hold a "
+            "parameter use `fixed`"
         )
     return wrong
 
