@@ -198,7 +198,10 @@ def test_values_that_are_missing_are_infinite(tmp_path):
     expected = np.where(np.isfinite(v[0]) & (v[0] > 0), v[0], np.inf)
     found, notes = read_variances([path], bands)
     np.testing.assert_array_equal(found[0], [expected] * 2)
-    assert notes == []
+    assert notes == [
+        "samples with data but no finite noise variance, taken as not observed: "
+        "6 in v.fits."
+    ]
     found, _ = read_variances([path], partial)
     np.testing.assert_array_equal(found[0], [expected[:500]] * 2)
 

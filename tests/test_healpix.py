@@ -320,6 +320,85 @@ def test_a_file_without_a_map_is_named(tmp_path):
     assert is_bad_input(caught.value)
 
 
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-8000])
+
+
+def no_letters(path):
+    path.write_bytes(path.read_bytes().replace(b"TFORM1  =", b"TFORM1X ="))
+
+
+BROKEN = {
+    "cut short": (cut_short, "damaged or cut short"),
+    "empty": (lambda path: path.write_bytes(b""), "no FITS file"),
+    "garbage": (lambda path: path.write_bytes(bytes(range(256)) * 99), "no FITS file"),
+    "no TFORM": (no_letters, "damaged or cut short"),
+    "nside": ({"NSIDE": "x"}, "NSIDE` expected a power of two.*'x'"),
+    "nside odd": ({"NSIDE": 2.5}, "NSIDE` expected a power of two.*2.5"),
+    "rows": ({"NAXIS2": 1}, "damaged or cut short"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("read", [lambda p: read_bands([p]), read_mask, read_patches])
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_file_is_named(tmp_path, case, read):
+    damage, match = BROKEN[case]
+    cards = damage if isinstance(damage, dict) else {}
+    path = write(tmp_path / "m.fits", iqu(), cards=cards)
+    if callable(damage):
+        damage(path)
+    with pytest.raises((ValueError, OSError), match=f"m.fits.*{match}") as caught:
+        read(path)
+    assert is_bad_input(caught.value)
+
+
+def test_columns_that_are_no_maps_are_refused(tmp_path):
+    path = write(tmp_path / "m.fits", iqu())
+    with fits.open(path) as file:
+        table: Any = file[1]
+        cards = {key: table.header[key] for key in ("NSIDE", "ORDERING")}
+    columns = [
+        fits.Column("PIXEL", "K", array=np.array([3, 3])),
+        fits.Column("I", "D", array=np.ones(2), unit="K_CMB"),
+        fits.Column("WORD", "3A", array=np.array(["abc", "def"])),
+        fits.Column("PAIR", "2D", array=np.ones((2, 2))),
+    ]
+    odd = fits.BinTableHDU.from_columns(columns)
+    odd.header.update(cards)
+    odd.writeto(path, overwrite=True)
+    with pytest.raises(ValueError, match=r"m.fits: PIXEL names a pixel twice"):
+        read_bands([path], "I")
+    for column in ("WORD", "PAIR"):
+        with pytest.raises(ValueError, match=f"m.fits: the column {column} expected 2"):
+            read_scalar(path, column)
+
+
+def test_infinite_samples_and_empty_bands_are_said(tmp_path, caplog):
+    m = iqu()
+    m[1, [3, 9]] = np.inf, -np.inf
+    path = write(tmp_path / "m.fits", m, nest=True, cards={"POLCCONV": "COSMO"})
+    bands = read_bands([path])
+    assert np.isnan(bands.maps).sum() == 2
+    assert bands.notes == (
+        "m.fits: 2 pixels of Q_STOKES are infinite: taken as not observed.",
+    )
+    path = write(tmp_path / "none.fits", m * np.nan, cards={"POLCCONV": "COSMO"})
+    assert (
+        "none.fits: no pixel has a value in I_STOKES"
+        in read_bands([path], "I").notes[0]
+    )
+    with pytest.raises(ValueError, match=r"none.fits: I_STOKES has no value.*NaN"):
+        read_scalar(path, missing=0)
+    hits = np.ones((1, NPIX))
+    hits[0, :3] = np.nan, np.nan, np.inf
+    path = write(tmp_path / "hits.fits", hits, nest=True)
+    caplog.clear()
+    assert read_scalar(path, missing=0)[:4].tolist() == [0, 0, 0, 1]
+    assert "hits.fits: 2 pixels of I_STOKES are NaN: taken as 0" in caplog.text
+    assert "1 pixels of I_STOKES are infinite" in caplog.text
+
+
 # ------------------------------------------------------------------ scalars
 
 

@@ -115,7 +115,13 @@ def read_bands(
         numbers = table.find(stokes, chosen)
         names.append(column_unit(table, numbers, given))
         found.append(np.stack([table.samples(number) for number in numbers]))
+        _say_infinite(table, numbers, notes)
         _drop_zeros(found[-1], table.path, notes)
+        if np.isnan(found[-1]).all():
+            notes.append(
+                f"{table.path.name}: no pixel has a value in "
+                f"{', '.join(table.names[n] for n in numbers)}: the band is not used."
+            )
     maps, cell_ids = _union([table.nest_ids() for table in tables], found, nside)
     if convention == "IAU" and "U" in stokes:
         maps[:, stokes.index("U")] *= -1
@@ -211,6 +217,17 @@ def some_names(names: list[str]) -> str:
     unique = list(dict.fromkeys(names))
     more = f" and {len(unique) - 3} more" if len(unique) > 3 else ""
     return ", ".join(unique[:3]) + more
+
+
+def _say_infinite(table: FitsTable, numbers: list[int], notes: list[str]) -> None:
+    """Note the samples that are infinite: they are missing, but should not be there."""
+    for number in numbers:
+        infinite = table.not_finite(number)[1]
+        if infinite:
+            notes.append(
+                f"{table.path.name}: {infinite} pixels of {table.names[number]} are "
+                "infinite: taken as not observed."
+            )
 
 
 def _drop_zeros(m: np.ndarray, path: Path, notes: list[str]) -> None:

@@ -56,7 +56,7 @@ def read_variances(
     paths = [Path(f) for f in files]
     variances = np.empty(bands.maps.shape)
     used = ~np.isnan(bands.maps) & (True if observed is None else observed)
-    silent, dropped = [], []  # files
+    silent, dropped, without = [], [], []  # files
     covariances: list[str] = []
     for n, chosen in enumerate(per_band("columns", columns, paths)):
         table = FitsTable.open(paths[n], hdu, ordering)
@@ -68,6 +68,8 @@ def read_variances(
             factor = None if sigma0 is None else sigma0[n, k]
             variances[n, k] = _variance(bands.here(values), factor)
         _check_positive(table, found, variances[n], used[n], bands.stokes)
+        if lost := int((np.isinf(variances[n]) & used[n]).sum()):
+            without.append(f"{lost} in {paths[n].name}")
         if sigma0 is None:
             where = f"{paths[n]} ({', '.join(table.names[c] for c in found)})"
             texts = {table.unit(column) for column in found}
@@ -77,7 +79,22 @@ def read_variances(
                 covariances += own
                 dropped.append(paths[n].name)
     variances[variances <= 0] = np.inf  # where there are no data
+    notes = _notes(without, silent, covariances, dropped)
+    for note in notes:
+        log.warning(note)
+    return variances, notes
+
+
+def _notes(
+    without: list[str], silent: list[str], covariances: list[str], dropped: list[str]
+) -> list[str]:
+    """Put in words what was taken for granted, of which files."""
     notes = []
+    if without:
+        notes.append(
+            "samples with data but no finite noise variance, taken as not observed: "
+            f"{some_names(without)}."
+        )
     if silent:
         notes.append(
             f"no unit of the noise variance in {some_names(silent)}: taken as that of "
@@ -88,9 +105,7 @@ def read_variances(
             f"{', '.join(dict.fromkeys(covariances))} in {some_names(dropped)}: not "
             "used, the noise is taken as independent between Stokes parameters."
         )
-    for note in notes:
-        log.warning(note)
-    return variances, notes
+    return notes
 
 
 def _variance(

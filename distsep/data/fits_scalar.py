@@ -37,15 +37,23 @@ def read_scalar(
 
     Returns:
         The whole sphere in NEST order.
+
+    Raises:
+        ValueError: if it is no such map, or has no value in any pixel.
     """
     table = FitsTable.open(Path(path), hdu, None)
-    return on_sphere(
-        table,
-        table.find_one(column),
-        nside=nside,
-        coordsys=coordsys,
-        missing=missing,
-    )
+    number = table.find_one(column)
+    m = on_sphere(table, number, nside=nside, coordsys=coordsys, missing=missing)
+    bad = dict(zip(("NaN", "infinite"), table.not_finite(number), strict=True))
+    if np.isnan(missing):
+        bad["NaN"] = 0  # they come out as they are
+    for what, count in bad.items():
+        if count:
+            log.warning(
+                f"{table.path.name}: {count} pixels of {table.names[number]} are "
+                f"{what}: taken as {missing:g}."
+            )
+    return m
 
 
 def on_sphere(
@@ -66,6 +74,11 @@ def on_sphere(
         )
     m = np.full(12 * table.nside**2, float(missing))
     samples = table.samples(number)
+    if np.isnan(samples).all():
+        raise ValueError(
+            f"{path}: {table.names[number]} has no value in any pixel: all are NaN, "
+            "infinite or UNSEEN."
+        )
     m[table.nest_ids()] = np.where(np.isnan(samples), missing, samples)
     if nside is None or nside == table.nside:
         return m

@@ -5,7 +5,8 @@ say is None, and data/fits.py decides.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -64,17 +65,18 @@ class FitsTable:
 
         try:
             file = fits.open(path, memmap=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             raise
         except OSError as error:
             raise OSError(f"{path}: no FITS file: {error}") from None
         with file:
-            maps = [
-                number
-                for number, one in enumerate(file)
-                if isinstance(one, fits.BinTableHDU)
-                and {"ORDERING", "NSIDE"} & set(one.header)
-            ]
+            with _intact(path):
+                maps = [
+                    number
+                    for number, one in enumerate(file)
+                    if isinstance(one, fits.BinTableHDU)
+                    and {"ORDERING", "NSIDE"} & set(one.header)
+                ]
             if not maps or hdu not in (None, *maps):
                 raise ValueError(
                     f"{path}: no HEALPix map in extension {hdu}, found them in {maps}."
@@ -82,16 +84,18 @@ class FitsTable:
                     else f"{path}: no extension holds a HEALPix map (binary table with "
                     "ORDERING or NSIDE)."
                 )
-            one: Any = file[maps[0] if hdu is None else hdu]
-            header, columns = one.header, one.columns
-            data = one.data if samples else None
+            with _intact(path):
+                one: Any = file[maps[0] if hdu is None else hdu]
+                header, columns = one.header, one.columns
+                data = one.data if samples else None
+                names = tuple(name.upper().strip() for name in columns.names)
+                (repeat,) = re.findall(r"^\d*", header["TFORM1"])
+                size = header["NAXIS2"] * int(repeat or 1)
         order = _ordering(path, str(header.get("ORDERING", "")).strip(), ordering)
-        names = tuple(name.upper().strip() for name in columns.names)
         kept = tuple(name for name in names if name not in _PIXEL)
-        (repeat,) = re.findall(r"^\d*", header["TFORM1"])
-        size = header["NAXIS2"] * int(repeat or 1)
-        nside = header.get("NSIDE") or healpix.nside_of(size)
-        return cls(path, header, columns, data, kept, healpix.check_nside(nside), order)
+        nside = header.get("NSIDE") or healpix.nside_of(size, f"map of {path}")
+        nside = healpix.check_nside(nside, f"{path}: NSIDE")
+        return cls(path, header, columns, data, kept, nside, order)
 
     @property
     def coordsys(self) -> str | None:
@@ -167,7 +171,7 @@ class FitsTable:
 
     def samples(self, number: int) -> Inexact[np.ndarray, " pix"]:
         """Return a column as native floats, NaN where it is missing."""
-        raw = np.ravel(self.data.field(self._index(number)))
+        raw = self._raw(number)
         kind = (
             np.float32 if raw.dtype.itemsize <= 4 and raw.dtype.kind == "f" else float
         )
@@ -179,12 +183,21 @@ class FitsTable:
         m[missing] = np.nan
         return m
 
+    def not_finite(self, number: int) -> tuple[int, int]:
+        """Return how many samples of a column are NaN, and how many infinite."""
+        raw = self._raw(number)
+        if raw.dtype.kind != "f":
+            return 0, 0
+        return int(np.isnan(raw).sum()), int(np.isinf(raw).sum())
+
     def nest_ids(self) -> Shaped[np.ndarray, " pix"]:
         """Return the NEST number of every row."""
         pixel = [name for name in self.data.names if name.upper().strip() in _PIXEL]
-        size = np.size(self.data[self.data.names[0]])
-        if pixel:
-            ids = np.ravel(self.data[pixel[0]]).astype(np.int64)
+        with _intact(self.path):
+            size = np.size(self.data[self.data.names[0]])
+            given = np.ravel(self.data[pixel[0]]).astype(np.int64) if pixel else None
+        if given is not None:
+            ids = given
         elif size == 12 * self.nside**2:
             ids = np.arange(size)
         else:
@@ -195,9 +208,28 @@ class FitsTable:
                     f"{self.path}: {size} samples per column, no PIXEL column, and not "
                     f"the whole sphere at NSIDE = {self.nside}."
                 )
+        if not ids.size:
+            raise ValueError(f"{self.path}: the table has no rows.")
         if ids.min() < 0 or ids.max() >= 12 * self.nside**2:
             raise ValueError(f"{self.path}: pixels outside NSIDE = {self.nside}.")
+        if given is not None:
+            once = np.zeros(12 * self.nside**2, bool)
+            once[ids] = True
+            if once.sum() != len(ids):
+                raise ValueError(f"{self.path}: {pixel[0]} names a pixel twice.")
         return ids if self.ordering == "NEST" else healpix.ring_to_nest(self.nside, ids)
+
+    def _raw(self, number: int) -> np.ndarray:
+        """Return a column as it is in the file, one number per pixel."""
+        with _intact(self.path):
+            raw = np.ravel(self.data.field(self._index(number)))
+            size = np.size(self.data.field(0))
+        if raw.dtype.kind not in "biuf" or raw.size != size:
+            raise ValueError(
+                f"{self.path}: the column {self.names[number]} expected {size} real "
+                f"numbers, as many as the first, got {raw.size} of type {raw.dtype}."
+            )
+        return raw
 
     def _called(
         self, stokes: str, known: dict[str, tuple[str, ...]]
@@ -215,6 +247,18 @@ class FitsTable:
     def _index(self, number: int) -> int:
         """Return the position in the table, pixel columns counted."""
         return [n.upper().strip() for n in self.columns.names].index(self.names[number])
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Name the file if what is inside cannot be read."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{path}: the FITS file is damaged or cut short ({type(error).__name__}: "
+            f"{error}): copy or write it again."
+        ) from None
 
 
 def _ordering(path: Path, says: str, given: str | None) -> healpix.Ordering:

@@ -10,15 +10,17 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Complex, Float, Integer
 
+from distsep.model.mistakes import is_number
+
 Ordering = Literal["RING", "NEST"]
 COORDSYS = ("G", "C", "E")
 UNSEEN = -1.6375e30
 """The HEALPix mark of a missing sample; NaN and infinities are taken as that too."""
 
 
-def check_nside(nside: int, argument: str = "nside") -> int:
+def check_nside(nside: Any, argument: str = "nside") -> int:
     """Return `nside`, a power of two from 1 to 2^29, or say what is wrong with it."""
-    number = int(nside)
+    number = int(nside) if is_number(nside) else 0
     if number != nside or not 0 < number <= 2**29 or number & (number - 1):
         raise ValueError(
             f"`{argument}` expected a power of two (64, 128, ...), got {nside!r}."
