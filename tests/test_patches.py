@@ -1,12 +1,16 @@
 """Patch maps: every pixel in its patch, the same on any number of ranks."""
 
+from types import SimpleNamespace
+
 import healpy
 import numpy as np
 import pytest
 
 from distsep.data import healpix
 from distsep.data.blocks import Grid
+from distsep.data.patch_specs import resolve_patches
 from distsep.data.patches import kmeans_patches, map_patches, nside_patches
+from distsep.parallel import serial
 
 NSIDE = 16
 
@@ -26,7 +30,7 @@ def test_cells_of_a_coarser_grid():
 @pytest.mark.parametrize("ordering", ["RING", "NEST"])
 @pytest.mark.parametrize("own", [NSIDE, 4])
 def test_integer_maps(ordering, own):
-    m = np.random.default_rng(0).integers(-3, 9, 12 * own**2)
+    m = np.random.default_rng(0).integers(-1, 9, 12 * own**2)
     ids = high_latitudes()
     patch = map_patches(m, NSIDE, ids, ordering=ordering)
     pixel = healpy.vec2pix(
@@ -47,6 +51,79 @@ def test_integer_maps_refused():
         map_patches(np.full(12 * NSIDE**2, 0.5), NSIDE, ids)
     with pytest.raises(ValueError, match="not a HEALPix sphere"):
         map_patches(np.zeros(100, int), NSIDE, ids)
+
+
+WHOLE = 12 * NSIDE**2
+ids_of_pixels = np.arange(WHOLE) % 5
+SPECS = {
+    "nside 2.5": ({"nside": 2.5}, "`nside` to be an integer of at least 1, got 2.5"),
+    "nside x": ({"nside": "x"}, "`nside` to be an integer.*'x'"),
+    "nside 0": ({"nside": 0}, "`nside` to be an integer of at least 1, got 0"),
+    "nside 3": (3, "a power of two of at most 16"),
+    "kmeans": ({"kmeans": 2.7}, "`kmeans` to be an integer of at least 1, got 2.7"),
+    "many kmeans": ({"kmeans": WHOLE + 1}, f"between 1 and {WHOLE} K-means.*got 3073"),
+    "seed": ({"kmeans": 3, "seed": None}, "`seed` to be an integer of at least 0"),
+    "true": (True, "an integer map, or one of the keys.*got True"),
+    "2.0": (2.0, "an integer map, or one of the keys.*got 2.0"),
+    "text": ("2", "an integer map, or one of the keys.*got '2'"),
+    "two keys": ({"kmeans": 3, "nside": 2}, "one of the keys.*got kmeans, nside"),
+    "unknown key": ({"nside": 3, "seed": 2}, "one of the keys.*got nside, seed"),
+    "no key": ({}, "one of the keys.*got none"),
+    "file": ({"map": "x.fits"}, "an array of integers.*a file is read first"),
+    "ordering": (
+        {"map": ids_of_pixels, "ordering": "UP"},
+        'ordering.*"RING" or "NEST"',
+    ),
+    "stokes": ({"stokes": "QU"}, "`stokes` to be a list of words.*got 'QU'"),
+    "stokes 3": ({"stokes": 3}, "`stokes` to be a list of words.*got 3"),
+    "one stokes": ({"stokes": ["Q"]}, "each of Q, U in one of them"),
+    "huge": (np.where(ids_of_pixels == 0, 10**9, ids_of_pixels), "run from 0 to n-1"),
+    "infinite": (
+        {"map": np.where(ids_of_pixels == 0, np.inf, 1)},
+        "whole numbers, got inf",
+    ),
+    "negative": (ids_of_pixels - 2, "0 to n-1, or -1 = not used, got -2"),
+    "all -1": (np.full(WHOLE, -1), "-1 in every observed pixel"),
+    "all -1, map": ({"map": np.full(12, -1)}, "-1 in every pixel"),
+    "length": (
+        np.zeros(100, int),
+        r"a whole sphere, of nside 16 or.*got shape \(100,\)",
+    ),
+    "finer": (np.zeros(4 * WHOLE, int), r"a whole sphere, of nside 16 or coarser"),
+    "three rows": (np.zeros((3, WHOLE), int), r"\(stokes, pix\) = \(2, 3072\)"),
+    "floats": (ids_of_pixels * 1.0, "must be integers.*got float64"),
+    "ragged": ([[1, 2], [3]], "an array of integers"),
+}
+
+
+@pytest.fixture(scope="module")
+def source():
+    whole = SimpleNamespace(
+        nside=NSIDE, stokes="QU", caller_npix=WHOLE, caller_index=np.arange(WHOLE),
+        cell_ids=np.arange(WHOLE), start=0,
+    )  # fmt: skip
+    return SimpleNamespace(header=whole, number=1, pixels=lambda _: whole)
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_patches_that_are_none_are_refused(source, case):
+    spec, match = SPECS[case]
+    with pytest.raises(ValueError, match=match) as caught:
+        resolve_patches(spec, "Dust.beta_d", source, serial())
+    assert "`separate(patches={'Dust.beta_d': " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "missing", [np.nan, healpix.UNSEEN, np.float32(healpix.UNSEEN)]
+)
+def test_pixels_without_a_patch(source, missing):
+    ids = np.where(ids_of_pixels == 0, missing, ids_of_pixels)
+    masked = np.ma.array(ids_of_pixels, mask=ids_of_pixels == 0)
+    for given in (masked, {"map": ids, "ordering": "NEST"}):
+        number, of = resolve_patches(given, "Dust.beta_d", source, serial())
+        assert (number, of is not None) == (5, True)
+        expected = np.where(ids_of_pixels == 0, -1, ids_of_pixels)
+        np.testing.assert_array_equal(of and of(source.header), expected[None])
 
 
 @pytest.mark.parametrize("n", [1, 7, 50])

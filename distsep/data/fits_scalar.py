@@ -11,6 +11,7 @@ from jaxtyping import Bool, Inexact, Integer
 
 from distsep.data import healpix
 from distsep.data.fits_table import FitsTable
+from distsep.data.patches import checked_ids
 
 log = logging.getLogger("distsep")
 
@@ -132,12 +133,7 @@ def read_patches(
     """Read patch numbers: the whole sphere in NEST order, -1 = not used.
 
     Raises:
-        ValueError: if the column holds other than whole numbers.
+        ValueError: if the column holds other than whole numbers from -1.
     """
     m = read_scalar(path, column, nside=nside, coordsys=coordsys, missing=-1)
-    ids = m.astype(np.int64)
-    if (ids != m).any():
-        raise ValueError(
-            f"{path}: expected whole numbers (patch ids), got {m[ids != m][0]}."
-        )
-    return np.maximum(ids, -1)
+    return checked_ids(m, f"{path}:", len(m))

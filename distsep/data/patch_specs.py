@@ -5,8 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from distsep.data import healpix
 from distsep.data.observation import Observation
-from distsep.data.patches import kmeans_patches, map_patches, nside_patches
+from distsep.data.patches import (
+    checked_ids,
+    kmeans_patches,
+    map_patches,
+    nside_patches,
+)
 
 PatchOf = Callable[[Observation], np.ndarray]
 
@@ -34,42 +40,66 @@ def resolve_patches(
 
     Communication: for K-means as `kmeans_patches`; for maps one allgather of a number.
     """
-    if spec is None or (np.isscalar(spec) and spec == 0):
+    if spec is None or (is_whole(spec) and spec == 0):
         return 1, None
-    if isinstance(spec, int | np.integer):
-        spec = {"nside": int(spec)}
-    header = source.header
-    if not isinstance(spec, Mapping):
-        ids = np.asarray(spec)
-        own = getattr(header, "caller_npix", None)
-        spec = {"pixels": ids} if ids.shape[-1:] == (own,) else {"map": ids}
+    header, where = source.header, f"`separate(patches={{{name!r}: ...}})`"
+    spec = _checked(spec, where, header)
     if "nside" in spec:
-        return _cells(int(spec["nside"]), name, header.nside)
+        return _cells(spec["nside"], name, header.nside)
     if "kmeans" in spec:
-        return _clusters(spec, source, comm)
+        return _clusters(spec, where, source, comm)
     if "stokes" in spec:
-        return _stokes_groups(spec["stokes"], name, header.stokes)
+        return _stokes_groups(spec["stokes"], where, header.stokes)
     if "pixels" in spec:
-        return _pixels(np.asarray(spec["pixels"]), name, header, comm)
-    if "map" in spec:
-        whole = np.asarray(spec["map"])
-        number = int(np.nanmax(whole, initial=-1)) + 1
+        return _pixels(spec["pixels"], where, header, comm)
+    return _sphere(spec, where, header)
 
-        def of(obs):
-            ids = map_patches(
-                whole,
-                obs.nside,
-                obs.cell_ids,
-                ordering=spec.get("ordering", "RING"),
-                name=name,
+
+_EXTRA = {"nside": (), "map": ("ordering",), "kmeans": ("seed",), "stokes": ()}
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is one integer; True and 2.0 are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _checked(spec: Any, where: str, header: Any) -> Mapping[str, Any]:
+    """Return what was written as a mapping whose values are of the right kind."""
+    if is_whole(spec):
+        return {"nside": int(spec)}
+    if not isinstance(spec, Mapping):
+        if not isinstance(spec, list | tuple) and np.ndim(spec) == 0:
+            raise ValueError(
+                f"{where} expected an integer (an nside), an integer map, or one of "
+                f"the keys {', '.join(_EXTRA)}, got {spec!r}."
             )
-            return ids[None]
-
-        return max(number, 1), of
-    raise ValueError(
-        f"`separate(patches={{{name!r}: {dict(spec)!r}}})`: expected an nside, an "
-        "integer map, or one of the keys nside, map, kmeans, stokes."
-    )
+        ids = checked_ids(spec, where, 12 * header.nside**2)
+        own = getattr(header, "caller_npix", None)
+        if ids.shape[-1:] != (own,):
+            return {"map": ids}
+        dtype = np.asarray(spec).dtype
+        if dtype.kind == "f":
+            raise ValueError(
+                f"{where} must be integers (pix,) or (stokes, pix), -1 = not used; got "
+                f"{dtype}."
+            )
+        return {"pixels": ids}
+    kinds = [key for key in _EXTRA if key in spec]
+    known = kinds and {kinds[0], *_EXTRA[kinds[0]]}
+    if len(kinds) != 1 or set(spec) - set(known):
+        raise ValueError(
+            f"{where} expected one of the keys {', '.join(_EXTRA)} (`ordering` goes "
+            f"with map, `seed` with kmeans), got {', '.join(map(str, spec)) or 'none'}."
+        )
+    for key, least in (("nside", 1), ("kmeans", 1), ("seed", 0)):
+        if key in spec and not (is_whole(spec[key]) and spec[key] >= least):
+            raise ValueError(
+                f"{where} expected `{key}` to be an integer of at least {least}, got "
+                f"{spec[key]!r}."
+            )
+    if "map" in spec:
+        spec = {**spec, "map": checked_ids(spec["map"], where, 12 * header.nside**2)}
+    return spec
 
 
 def _cells(coarse: int, name: str, nside: int) -> tuple[int, PatchOf]:
@@ -84,37 +114,63 @@ def _cells(coarse: int, name: str, nside: int) -> tuple[int, PatchOf]:
     ].astype(np.int64)
 
 
-def _clusters(spec, source, comm) -> tuple[int, PatchOf]:
+def _clusters(spec, where, source, comm) -> tuple[int, PatchOf]:
     parts = [source.pixels(i) for i in range(source.number)]
     cells = np.concatenate([p.cell_ids for p in parts])
     n = int(spec["kmeans"])
     seed = int(spec.get("seed", 0))
-    ids = kmeans_patches(source.header.nside, cells, n, seed=seed, comm=comm)
+    nside = source.header.nside
+    ids = kmeans_patches(nside, cells, n, seed=seed, comm=comm, name=where)
     first = parts[0].start
     return n, lambda obs: ids[None, obs.start - first :][:, : len(obs.cell_ids)]
 
 
-def _stokes_groups(spec, name, stokes) -> tuple[int, PatchOf]:
-    groups = [set(g) for g in spec]
-    where = [[i for i, g in enumerate(groups) if s in g] for s in stokes]
-    if any(len(w) != 1 for w in where):
+def _stokes_groups(spec, where, stokes) -> tuple[int, PatchOf]:
+    listed = isinstance(spec, list | tuple) and all(isinstance(g, str) for g in spec)
+    groups = [set(g) for g in spec] if listed else []
+    found = [[i for i, g in enumerate(groups) if s in g] for s in stokes]
+    if any(len(w) != 1 for w in found):
         raise ValueError(
-            f"`separate(patches={{{name!r}: {{'stokes': {list(spec)}}}}})`: expected "
-            f"each of {', '.join(stokes)} in one group."
+            f"{where} expected `stokes` to be a list of words with each of "
+            f"{', '.join(stokes)} in one of them, got {spec!r}."
         )
-    ids = np.array(where, np.int64)
+    ids = np.array(found, np.int64)
     return len(groups), lambda _: ids
 
 
-def _pixels(ids, name, header, comm) -> tuple[int, PatchOf]:
-    if ids.dtype.kind not in "iu" or ids.ndim > 2:
+def _pixels(ids, where, header, comm) -> tuple[int, PatchOf]:
+    rows = (1, len(header.stokes))
+    if ids.ndim > 2 or (ids.ndim == 2 and len(ids) not in rows):
         raise ValueError(
-            f"`separate(patches={{{name!r}: ...}})` must be integers (pix,) or "
-            f"(stokes, pix), -1 = not used; got {ids.dtype}, shape {ids.shape}."
+            f"{where} expected integers (pix,) or (stokes, pix) = ({rows[1]}, "
+            f"{header.caller_npix}), got shape {ids.shape}."
         )
-    own = np.maximum(np.atleast_2d(ids)[:, header.caller_index].astype(np.int64), -1)
+    own = np.atleast_2d(ids)[:, header.caller_index]
     number = max(comm.allgather(int(own.max(initial=-1)))) + 1
-    return max(number, 1), lambda _: own
+    if number == 0:
+        raise ValueError(f"{where} is -1 in every observed pixel: none is used.")
+    return number, lambda _: own
+
+
+def _sphere(spec, where, header) -> tuple[int, PatchOf]:
+    whole, ordering = spec["map"], spec.get("ordering", "RING")
+    healpix.check_ordering(ordering, f"{where[1:-1]}: ordering")
+    sizes = [12 * 4**k for k in range(int(header.nside).bit_length())]
+    if whole.ndim != 1 or len(whole) not in sizes:
+        own = getattr(header, "caller_npix", None)
+        raise ValueError(
+            f"{where} expected a map (pix,) of a whole sphere, of nside {header.nside} "
+            f"or coarser{f', or of the {own} pixels of the maps' if own else ''}, got "
+            f"shape {whole.shape}."
+        )
+    number = int(whole.max()) + 1
+    if number == 0:
+        raise ValueError(f"{where} is -1 in every pixel: none is used.")
+
+    def of(obs):
+        return map_patches(whole, obs.nside, obs.cell_ids, ordering=ordering)[None]
+
+    return number, of
 
 
 def resolve_regions(

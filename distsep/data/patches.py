@@ -27,6 +27,50 @@ def nside_patches(
     return healpix.parents(nside, cell_ids, coarse)
 
 
+def checked_ids(
+    ids: Any, name: str, npix: int, most: int | None = None
+) -> Integer[np.ndarray, "..."]:
+    """Return patch numbers as integers, -1 where NaN, UNSEEN or masked.
+
+    Args:
+        ids: What the caller gave.
+        name: The argument, for messages.
+        npix: Pixels of the sphere of the maps.
+        most: Largest number of patches; None: 10 per pixel, or a million.
+
+    Raises:
+        ValueError: if they are not whole numbers from -1, or leave most numbers out.
+    """
+    try:
+        ids = np.asarray(healpix.filled(ids, np.nan))
+    except ValueError:  # rows of different lengths
+        ids = np.asarray(None)
+    if ids.dtype.kind not in "iuf" or ids.ndim == 0:
+        raise ValueError(
+            f"{name} expected an array of integers, -1 = not used, got {ids.dtype}, "
+            f"shape {ids.shape}: a file is read first."
+        )
+    if ids.dtype.kind == "f":
+        ids = np.where(
+            np.isnan(ids) | (np.abs(ids / healpix.UNSEEN - 1) < 1e-5), -1, ids
+        )
+        odd = ids[(ids != np.floor(ids)) | np.isinf(ids)]
+        if odd.size:
+            raise ValueError(f"{name} expected whole numbers, got {odd[0]}.")
+    low, high = (ids.min(), ids.max()) if ids.size else (-1, -1)
+    if low < -1:
+        raise ValueError(
+            f"{name} expected patch ids from 0 to n-1, or -1 = not used, got {low}."
+        )
+    most = most or max(10 * npix, 10**6)
+    if high >= most:
+        raise ValueError(
+            f"{name}: patch ids run from 0 to n-1, n at most {most} here, got {high}: "
+            "number them anew, e.g. with `numpy.unique(ids, return_inverse=True)`."
+        )
+    return ids.astype(np.int64)
+
+
 def map_patches(
     ids: Shaped[np.ndarray, " whole"],
     nside: int,
@@ -38,7 +82,7 @@ def map_patches(
     """Return the patch of each pixel from a map of the whole sphere.
 
     Args:
-        ids: Patch numbers; any negative number: not used. A map of a coarser nside
+        ids: Patch numbers; -1, NaN or UNSEEN: not used. A map of a coarser nside
             gives its number to all the pixels inside.
         nside: Resolution of the pixels.
         cell_ids: NEST numbers of the pixels wanted.
@@ -48,24 +92,17 @@ def map_patches(
     Raises:
         ValueError: if the map is not whole numbers, no sphere, or finer than `nside`.
     """
-    ids = np.asarray(ids)
-    own = healpix.nside_of(len(ids), f"patch map of `{name}`")
+    numbers = checked_ids(ids, f"the patch map of `{name}`", 12 * nside**2)
+    own = healpix.nside_of(len(numbers), f"patch map of `{name}`")
     if own > nside:
         raise ValueError(
             f"the patch map of `{name}` has nside {own}, expected at most {nside}, "
             "that of the maps."
         )
-    whole = np.where(np.isnan(ids), -1, ids) if ids.dtype.kind == "f" else ids
-    numbers = whole.astype(np.int64)
-    if (numbers != whole).any():
-        raise ValueError(
-            f"the patch map of `{name}` expected whole numbers, got "
-            f"{whole[numbers != whole][0]}."
-        )
     cells = healpix.parents(nside, cell_ids, own)
     if healpix.check_ordering(ordering) == "RING":
         cells = healpix.nest_to_ring(own, cells)
-    return np.maximum(numbers[cells], -1)
+    return numbers[cells]
 
 
 def kmeans_patches(
@@ -75,6 +112,7 @@ def kmeans_patches(
     *,
     seed: int = 0,
     comm: Any = None,
+    name: str = "K-means:",
 ) -> Integer[np.ndarray, " pix"]:
     """Cluster the observed pixels of all ranks into `n` compact patches.
 
@@ -88,6 +126,7 @@ def kmeans_patches(
         n: Number of patches.
         seed: Of the start of K-means.
         comm: Ranks; None: this process has all pixels.
+        name: What they are for, for the message.
 
     Returns:
         Patch numbers 0 .. n-1 of the pixels of this rank.
@@ -101,8 +140,8 @@ def kmeans_patches(
     total = sum(everyone(len(cell_ids)))
     if not 0 < n <= total:
         raise ValueError(
-            f"K-means: expected between 1 and {total} patches (observed pixels), got "
-            f"{n}."
+            f"{name} expected between 1 and {total} K-means patches (observed pixels), "
+            f"got {n}."
         )
     coarse, (cells, counts) = nside, _occupied(nside, cell_ids, nside, everyone)
     while coarse > 1:
