@@ -216,6 +216,79 @@ def test_what_is_no_store_says_so(tmp_path):
             store.read(tmp_path / name)
 
 
+HEADERS = {
+    "stokes": (("stokes",), "IQU"),
+    "stokes none": (("stokes",), None),
+    "bands": (("bands",), ["40", "95"]),
+    "coordsys": (("coordsys",), "galactic"),
+    "format": (("distsep", "format"), "x"),
+    "kind": (("distsep", "kind"), "map"),
+    "marks": (("distsep",), 7),
+    "pixels": (("grid", "npix"), 300),
+    "chunk": (("grid", "chunk"), 64),
+    "grid": (("grid",), None),
+    "grid key": (("grid", "edge"), 1),
+    "resolution": (("dggs", "refinement_level"), 1),
+    "level": (("dggs", "refinement_level"), "x"),
+    "scheme": (("dggs", "indexing_scheme"), "ring"),
+    "dggs": (("dggs",), {}),
+    "instrument": (("instrument",), {"mu": 3}),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_header_that_does_not_fit_is_refused(sky, case):
+    (*keys, last), value = HEADERS[case]
+    head = json.loads((sky / "zarr.json").read_text())
+    place = head["attributes"]
+    for key in keys:
+        place = place[key]
+    place[last] = value
+    (sky / "zarr.json").write_text(json.dumps(head))
+    with pytest.raises(ValueError, match=r"sky.zarr is damaged \(.*zarr.json.*again"):
+        store.read(sky)
+
+
+@pytest.mark.parametrize("name", ["", "maps", "cell_ids", "inverse_noise"])
+@pytest.mark.parametrize("text", ["garbage", "", "[]", '{"zarr_format": 3}', None])
+def test_a_damaged_zarr_json_is_named(sky, name, text):
+    file = sky / name / "zarr.json"
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    no_store = not name and text in (None, '{"zarr_format": 3}')
+    with pytest.raises(
+        FileNotFoundError if no_store else ValueError,
+        match="not a distsep store" if no_store else rf"damaged \({name}.*zarr.json",
+    ):
+        store.read(sky)
+
+
+def test_attributes_that_are_missing_are_named(sky, tmp_path):
+    store.save_result(result(), tmp_path / "fit.zarr")
+    for path, keys in (
+        (sky, ("instrument", "bands", "stokes", "dggs", "grid")),
+        (tmp_path / "fit.zarr", ("kinds", "run", "stokes", "global_terms", "grid")),
+    ):
+        whole = (path / "zarr.json").read_text()
+        for key in keys:
+            head = json.loads(whole)
+            del head["attributes"][key]
+            (path / "zarr.json").write_text(json.dumps(head))
+            with pytest.raises(
+                ValueError, match=rf"damaged \(zarr.json: '{key}' is mis"
+            ):
+                store.read(path)
+
+
+def test_a_store_inside_a_store_is_refused(sky):
+    for path in (sky / "fit.zarr", sky / "maps" / "fit.zarr"):
+        with pytest.raises(FileExistsError, match="is inside the distsep store"):
+            store.save_result(result(), path)
+    assert_same(store.read(sky), observation("weighted"))
+
+
 def test_a_later_format_is_refused(sky):
     file = sky / "zarr.json"
     head = json.loads(file.read_text())

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from distsep.data.healpix import COORDSYS
 from distsep.data.noise import Noise
-from distsep.data.observation import Observation
+from distsep.data.observation import STOKES, Observation
 from distsep.data.store_header import NOISE_DIMS, Truth
 from distsep.data.zarr_group import GroupReader
+from distsep.data.zarr_header import damaged
 from distsep.model.instrument import Instrument
 
 
@@ -31,6 +33,14 @@ class StoredObservation:
         self._reader = GroupReader(path)
         if self._reader.kind != "observation":
             raise ValueError(f"{path} holds a {self._reader.kind}, not an observation.")
+        try:
+            self._read_header()
+        except (KeyError, TypeError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(damaged(self._reader.path, what)) from None
+        self._check()
+
+    def _read_header(self) -> None:
         head = self._reader.attributes
         self.path, self.grid = self._reader.path, self._reader.grid
         self.instrument = Instrument.from_dict(head["instrument"])
@@ -42,6 +52,7 @@ class StoredObservation:
         self.resolution: float | None = head["resolution"]
         self.provenance: dict[str, Any] = head["provenance"]
         self.warnings: tuple[str, ...] = tuple(head["warnings"])
+        self._said = {"bands": tuple(head["bands"]), **head["dggs"]}
         dims = self._reader.dims("inverse_noise")
         kinds = {dims: kind for kind, dims in NOISE_DIMS.items()}
         self.noise_kind: str = kinds[dims]
@@ -52,6 +63,39 @@ class StoredObservation:
         self.truth = truth and Truth(
             tuple(truth["components"]), tuple(truth["units"]), truth["parameters"]
         )
+
+    def _check(self) -> None:
+        """Refuse a header that the arrays, or its own words, contradict."""
+        path, level = self._reader.path, self._said["refinement_level"]
+        words = {
+            "stokes": (self.stokes, STOKES),
+            "coordsys": (self.coordsys, COORDSYS),
+            "polcconv": (self.polcconv, ("COSMO",)),
+            "indexing_scheme": (self._said.get("indexing_scheme"), ("nested",)),
+            "bands": (self._said["bands"], (self.bands,)),
+            "refinement_level": (level, range(30)),
+        }
+        for name, (value, known) in words.items():
+            if value not in known:
+                raise ValueError(damaged(path, f"{name} = {value!r}"))
+        if self.npix > 12 * self.nside**2:
+            what = f"{self.npix} pixels, more than the sphere of nside {self.nside}"
+            raise ValueError(damaged(path, what))
+        n, ns = len(self.bands), len(self.stokes)
+        length = {"freq": n, "freq_2": n, "stokes": ns, "cells": self.npix}
+        dims = {
+            "maps": ("freq", "stokes", "cells"),
+            "cell_ids": ("cells",),
+            "inverse_noise": NOISE_DIMS[self.noise_kind],
+        }
+        if "weight" in self._reader.names:
+            dims["weight"] = ("cells",)
+        for name, axes in dims.items():
+            expected = tuple(length[axis] for axis in axes)
+            found = self._reader.shape(name)
+            if found != expected:
+                what = f"shape {found}, expected {expected} by the header of the store"
+                raise ValueError(damaged(path, what, name))
 
     @property
     def noise(self) -> Noise:

@@ -5,7 +5,6 @@ file is known, and a missing or truncated one is found before it is read (zarr i
 gives fill values for a missing chunk). What the arrays mean is not known here.
 """
 
-import json
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import zarr
 
 from distsep.data.blocks import Grid
 from distsep.data.plain import plain
+from distsep.data.zarr_header import Header, damaged, is_json, read_header
 from distsep.parallel import Comm, serial
 
 FORMAT = 1
@@ -85,7 +85,7 @@ class GroupWriter:
         if self._comm.rank == 0:
             refusal = _refusal(self.path, kind, overwrite)
             # A good store is there until the new one is whole.
-            beside = bool((_header(self.path) or {}).get("complete"))
+            beside = bool((read_header(self.path) or {}).get("complete"))
         refusal, beside = self._comm.bcast((refusal, beside))
         if refusal is not None:
             raise FileExistsError(refusal)
@@ -237,26 +237,55 @@ class GroupReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        header = _header(self.path)
+        header = read_header(self.path)
         if header is None:
+            file = self.path / "zarr.json"
+            if file.is_file() and not is_json(file):
+                raise ValueError(damaged(self.path, "it cannot be read"))
             raise FileNotFoundError(f"{self.path} is not a distsep store.")
-        self.kind = header["distsep"]["kind"]
-        if header["distsep"]["format"] > FORMAT:
+        marks = header["distsep"] if isinstance(header["distsep"], dict) else {}
+        self.kind, written = marks.get("kind"), marks.get("format")
+        if self.kind not in ("observation", "result") or type(written) is not int:
+            raise ValueError(damaged(self.path, f"distsep = {header['distsep']!r}"))
+        if written > FORMAT:
             raise ValueError(
                 f"{self.path} was written by a later version of distsep (format "
-                f"{header['distsep']['format']}, expected {FORMAT}): update distsep."
+                f"{written}, expected {FORMAT}): update distsep."
             )
         if not header.get("complete"):
             raise ValueError(
                 f"{self.path} was not finished: the run that wrote it was stopped or "
                 "is still writing. Run it again with `--overwrite`."
             )
-        self.attributes: dict[str, Any] = header
-        self.grid = Grid(**header["grid"])
-        group = zarr.open_group(self.path, mode="r", use_consolidated=False)
+        self.attributes: dict[str, Any] = Header(self.path, header)
         # Opened once: a pass over many chunks asks for each of them again.
-        self._arrays: dict[str, Any] = dict(sorted(group.arrays()))
+        self._arrays: dict[str, Any] = {}
+        for file in sorted(self.path.glob("*/zarr.json")):
+            name = file.parent.name
+            try:
+                self._arrays[name] = zarr.open_array(file.parent, mode="r")
+            except Exception as error:
+                raise ValueError(damaged(self.path, error, name)) from None
         self.names: tuple[str, ...] = tuple(self._arrays)
+        try:
+            self.grid = Grid(**self.attributes["grid"])
+            self._check_cells()
+        except TypeError as error:
+            raise ValueError(damaged(self.path, error)) from None
+
+    def _check_cells(self) -> None:
+        """Refuse arrays that are not cut as the header says."""
+        expected = self.grid.npix, self.grid.chunk
+        for name, array in self._arrays.items():
+            if self.dims(name)[-1:] == (CELLS,):
+                found = array.shape[-1], array.chunks[-1]
+                if found != expected:
+                    what = f"(pixels, chunk) = {found}, expected {expected}"
+                    raise ValueError(damaged(self.path, what, name))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an array."""
+        return tuple(self._array(name).shape)
 
     def dims(self, name: str) -> tuple[str, ...]:
         """Return the names of the axes of an array."""
@@ -300,9 +329,8 @@ class GroupReader:
 
     def _array(self, name: str) -> Any:
         if name not in self.names:
-            raise ValueError(
-                f"{self.path} has no array {name!r}, only {', '.join(self.names)}."
-            )
+            what = f"there is no such array, only {', '.join(self.names)}"
+            raise ValueError(damaged(self.path, what, name))
         return self._arrays[name]
 
 
@@ -311,27 +339,27 @@ def _beside(path: Path, what: str) -> Path:
     return path.with_name(f".{path.name}.{what}")
 
 
-def _header(path: Path) -> dict[str, Any] | None:
-    """Return the attributes of a group that distsep wrote, or None."""
-    try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return attributes if "distsep" in attributes else None
-
-
 def _refusal(path: Path, kind: str, overwrite: bool) -> str | None:
     """Say why a store may not be written here, or None."""
+    for parent in path.absolute().parents:
+        if read_header(parent) is not None:
+            return f"{path} is inside the distsep store {parent}: choose another place."
     if not path.exists():
         return None
-    header = _header(path)
+    header = read_header(path)
     if header is None and path.is_dir() and not any(path.iterdir()):
         return None
     if header is None:
         return f"{path} exists and is not a distsep store: it will not be replaced."
-    found = header["distsep"]["kind"]
+    marks = header["distsep"]
+    found = marks.get("kind") if isinstance(marks, dict) else None
     if found != kind:
-        return f"{path} is an {found}, which a {kind} will not replace: choose a name."
+        words = {"observation": "an observation", "result": "a result"}
+        is_one = words.get(str(found), "a damaged store")
+        return (
+            f"{path} is {is_one}, which {words[kind]} will not replace: choose another "
+            "name."
+        )
     if not overwrite:
         return f"{path} exists: choose another name or `--overwrite` (overwrite=True)."
     return None
