@@ -112,7 +112,7 @@ def main():
             for nside in args.nside:
                 times = (nside // nside_small) ** 2
                 blocks = repeated(p.blocks, times, dtype)
-                run = partial(program, own, blocks)
+                run = partial(program, own, (), blocks)
                 timed = timing.measure(run, args.repeats)
                 out = np.asarray(run())
                 off = compare(out, p.blocks, times)
@@ -162,7 +162,7 @@ def main():
 
 def bound(kernel):
     """The kernel without global terms, the same function at each call."""
-    return _BOUND.setdefault(kernel, lambda tables, block: kernel(tables, block))
+    return _BOUND.setdefault(kernel, lambda tables, _, block: kernel(tables, block))
 
 
 _BOUND: dict = {}
