@@ -1,5 +1,6 @@
 """The same to the last bit for any number of ranks and devices, at real block sizes."""
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,66 @@ def test_two_three_and_four_ranks(n, devices, mpirun, kept, tmp_path):
         for case, k in ((case, k) for case in bits.SKIES for k in devices):
             of_case = {name: found[f"{case} {k} {name}"] for name in alone(case)}
             require_same(of_case, alone(case))
+
+
+SKY = """
+[sky]
+nside = 64
+stokes = "QU"
+seed = 2
+latitude = 10.0
+[instrument]
+preset = "LiteBIRD"
+[[component]]
+kind = "CMB"
+amplitude = { random = 3.0 }
+[[component]]
+kind = "Dust"
+nu0 = 353.0
+amplitude = { random = 30.0 }
+[output]
+store = "sky.zarr"
+"""
+RUN = """
+[observation]
+store = "sky.zarr"
+[[component]]
+kind = "CMB"
+[[component]]
+kind = "Dust"
+nu0 = 353.0
+beta_d = { patches = { nside = 2 } }
+"""
+
+
+def contents(path):
+    """Every chunk of a store, and what its header says but for how it was cut."""
+    chunks = {
+        str(f.relative_to(path)): f.read_bytes()
+        for f in path.rglob("*")
+        if f.is_file() and f.name != "zarr.json"
+    }
+    header = json.loads((path / "zarr.json").read_text())["attributes"]
+    return chunks | {k: v for k, v in header.items() if k not in ("run", "provenance")}
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_same_store_however_it_is_cut(mpirun, kept, tmp_path):
+    """1 to 4 ranks of 1 and 2 devices, blocks of 4096 pixels, none that divides."""
+    (tmp_path / "sky.toml").write_text(SKY)
+    (tmp_path / "run.toml").write_text(RUN)
+
+    def command(n, *words):
+        done = mpirun(n, "-m", "distsep", *words, cwd=tmp_path, env=kept, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    command(1, "simulate", "sky.toml")
+    expected = {}
+    for n, devices in ((1, 1), (1, 2), (2, 2), (3, 1), (4, 2)):
+        name = f"result_{n}_{devices}.zarr"
+        command(n, "run", "run.toml", "-o", name, "--devices", devices)
+        found = contents(tmp_path / name)
+        expected = expected or found
+        assert found.keys() == expected.keys()
+        assert [k for k in found if found[k] != expected[k]] == []
+    assert len([k for k in expected if k.startswith("amplitudes")]) > 4
