@@ -321,6 +321,7 @@ def local_devices(number: int | None = None) -> Devices:
     return Devices(
         mesh.size,
         partial(meshes.over_blocks, mesh),
+        partial(meshes.over_shares, mesh),
         partial(meshes.spread, mesh),
         partial(meshes.spread_maps, mesh),
         partial(meshes.replicate, mesh),

@@ -78,25 +78,39 @@ class SecondPass:
     def __iter__(self) -> Iterator[Maps]:
         """Go through the parts. Communication: none."""
         ngroup, joint, ncolumn = self._plan.ngroup, self._plan.joint, self._ncolumn
-        scale = self._plan.classes.scale
-        for part, lanes in self._survey.outputs(self._kernel, self._tables):
-            maps = _unpack(lanes, part, ngroup)
-            weight = part.observation.noise.weight
-            root = np.sqrt(scale)[:, None] * np.sqrt(1.0 if weight is None else weight)
-            root = np.where(root > 0, root, np.nan)
-            chi2 = np.full((self._nstokes, maps.shape[-1]), np.nan)
-            chi2[:ngroup] = maps[ncolumn]
-            # Lanes are whitened by the root of their weight: the amplitudes too.
-            columns = maps[:ncolumn] / root
+        for part, columns, group_chi2, more, block_chi2 in self._found():
+            chi2 = group_chi2
+            if ngroup != self._nstokes:
+                chi2 = np.full((self._nstokes, columns.shape[-1]), np.nan)
+                chi2[:ngroup] = group_chi2
             yield Maps(
                 part.observation,
                 groups(columns, self._nstokes, joint),
                 chi2,
-                self._covariance(maps[ncolumn + 1 :] / root**2),
+                self._covariance(more),
                 self._residuals(part, columns),
-                # Empty lanes hold zeros.
-                lanes[:, ncolumn].sum(axis=1),
+                block_chi2,
             )
+
+    def _found(self):
+        """Part, amplitudes, chi2 and covariances `(k, group, pix)`, chi2 by block."""
+        ncolumn = self._ncolumn
+        if self._kernel is block_amplitudes:
+            found = self._survey.amplitudes(self._tables)
+            if found is not None:
+                for part, maps, block_chi2 in found:
+                    yield part, maps[:ncolumn], maps[ncolumn], maps[:0], block_chi2
+                return
+        scale = self._plan.classes.scale
+        for part, lanes in self._survey.outputs(self._kernel, self._tables):
+            maps = _unpack(lanes, part, self._plan.ngroup)
+            weight = part.observation.noise.weight
+            root = np.sqrt(scale)[:, None] * np.sqrt(1.0 if weight is None else weight)
+            root = np.where(root > 0, root, np.nan)
+            # Lanes are whitened by the root of their weight: the amplitudes too.
+            columns, more = maps[:ncolumn] / root, maps[ncolumn + 1 :] / root**2
+            # Empty lanes hold zeros.
+            yield part, columns, maps[ncolumn], more, lanes[:, ncolumn].sum(axis=1)
 
     def _covariance(self, maps: np.ndarray) -> np.ndarray | None:
         """`(column^2, group, pix)` -> `(stokes, comp, comp, pix)`."""

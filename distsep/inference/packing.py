@@ -6,6 +6,7 @@ whitens them where their noise has one shape, and puts zeros where nothing was o
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -92,3 +93,27 @@ def pack(whitening: Whitening, maps: RawMaps, lanes: Lanes) -> Block:
     elif white.ndim == 3:
         tiles = jnp.einsum("trs,stl->rtl", white, tiles)
     return Block(tiles.reshape(d.shape) * root, t * root, lanes.pool)
+
+
+def chunked(block: Block, lanes: int) -> Block:
+    """Cut the lanes into chunks, the rows of a chunk side by side in memory.
+
+    `(row, lane)` -> `(chunk, row, lane)`: what one sweep of a processor wants.
+    """
+
+    def cut(x):
+        width = min(lanes, x.shape[-1] // block.pool.shape[0])
+        nrow, nlane = x.shape
+        return jnp.moveaxis(x.reshape(nrow, nlane // width, width), 1, 0)
+
+    return jax.tree.map(cut, block._replace(pool=None))._replace(pool=block.pool)
+
+
+def joined(block: Block) -> Block:
+    """Undo `chunked`."""
+
+    def join(x):
+        nchunk, nrow, width = x.shape
+        return jnp.moveaxis(x, 1, 0).reshape(nrow, nchunk * width)
+
+    return jax.tree.map(join, block._replace(pool=None))._replace(pool=block.pool)

@@ -15,8 +15,10 @@ import numpy as np
 from distsep.data.layout import Layout, Pieces
 from distsep.data.observation import Observation
 from distsep.data.samples import marginalise_missing
-from distsep.inference.likelihood import Block
-from distsep.inference.packing import Lanes, RawMaps, pack
+from distsep.inference.likelihood import Block, Tables, block_value_gradient
+from distsep.inference.packing import Lanes, RawMaps, chunked, joined, pack
+from distsep.inference.reduce import block_root
+from distsep.native import kernels as native
 
 
 class Devices(NamedTuple):
@@ -25,6 +27,7 @@ class Devices(NamedTuple):
     Attributes:
         number: How many.
         over_blocks: `f(shared, maps, block)` -> jitted function of them all.
+        over_shares: The same of a function of all blocks of a device at once.
         spread: Puts arrays on the devices, the leading axis shared out.
         spread_maps: Puts maps on the devices, the pixels shared out.
         replicate: Puts arrays on every device.
@@ -33,6 +36,7 @@ class Devices(NamedTuple):
 
     number: int
     over_blocks: Callable
+    over_shares: Callable
     spread: Callable
     spread_maps: Callable
     replicate: Callable
@@ -129,6 +133,7 @@ class Survey:
     ):
         self._parts: Callable[[], Iterator[Part]] = parts
         self._joint, self._devices = joint, devices
+        self._whitened = whitening.white is not None
         self._whitening = devices.replicate(whitening)
         self.template = tuple(template)
         self._packed = resident and often
@@ -143,15 +148,16 @@ class Survey:
             yield part, maps, self._devices.spread(lanes_of(part, padded))
 
     def _pack(self) -> Iterator[tuple[Part, tuple, Block]]:
-        program = self._devices.over_blocks(pack)
         for part, maps, lanes in self._raw():
+            packing = _pack_chunks if _has_chunks(maps, part) else pack
+            program = self._devices.over_blocks(packing)
             yield part, (), program(self._whitening, maps, lanes)
 
     def blocks(self) -> Iterator[tuple[Part, Block]]:
         """Yield the parts with their samples packed, on the devices."""
-        kept = self._kept if self._packed else None
-        for part, _, block in self._pack() if kept is None else kept:
-            yield part, block
+        for part, _, block in self._kept if self._packed else self._pack():
+            join = self._devices.over_blocks(_join)
+            yield part, join((), (), block) if _in_chunks(block) else block
 
     def outputs(self, kernel: Callable, tables) -> Iterator[tuple[Part, np.ndarray]]:
         """Run a kernel over every block of this rank, part by part.
@@ -163,38 +169,122 @@ class Survey:
 
         Communication: none.
         """
-        function = _of_packed if self._packed else _of_raw
-        program = self._devices.over_blocks(function(kernel, self.template))
         shared = self._devices.replicate(tables), self._whitening
+
+        def start(maps, blocks):
+            return self._program(kernel, tables, maps, blocks)(shared, maps, blocks)
+
+        for part, out in self._run(start):
+            yield part, _fetch(part, out)
+
+    def amplitudes(
+        self, tables: Tables
+    ) -> Iterator[tuple[Part, np.ndarray, np.ndarray]] | None:
+        """Amplitudes and chi2 on the sky, where there is a compiled kernel for them.
+
+        Yields:
+            The part, `(comp + 1, group, pix)` s [uK_CMB] and chi2, `(block,)` chi2.
+
+        Communication: none.
+        """
+        if self._packed or not (self._whitened and _few(tables) and native.usable()):
+            return None
+        return self._amplitudes(tables)
+
+    def _amplitudes(self, tables):
+        shared = self._devices.replicate(tables), self._whitening
+        program = self._devices.over_shares(_native_amplitudes(self.template), (2, 0))
+        for part, (maps, chi2) in self._run(lambda m, b: program(shared, m, b)):
+            maps = np.asarray(maps)[..., : part.observation.npix]
+            yield part, maps, _fetch(part, chi2)
+
+    def _run(self, start: Callable) -> Iterator[tuple[Part, Any]]:
+        """Start each part before the one before it is asked for."""
         started: list[tuple[Part, Any]] = []
         for part, maps, blocks in self._raw() if self._kept is None else self._kept:
-            started.append((part, program(shared, maps, blocks)))
+            started.append((part, start(maps, blocks)))
             if len(started) > 1:
-                yield _fetch(*started.pop(0))
-        for last in started:
-            yield _fetch(*last)
+                yield started.pop(0)
+        yield from started
+
+    def _program(self, kernel: Callable, tables, maps, blocks) -> Callable:
+        """The compiled kernel, of these arrays if it has one; else that of XLA."""
+        over_blocks, over_shares = self._devices.over_blocks, self._devices.over_shares
+        template = self.template
+        if self._packed and _in_chunks(blocks):
+            if kernel is block_value_gradient and _few(tables):
+                return over_shares(_native_value_gradient(template))
+            return over_blocks(_of_chunks(kernel, template))
+        if self._packed:
+            return over_blocks(_of_packed(kernel, template))
+        if kernel is block_root and self._whitened and native.usable():
+            ngroup, white = self._whitening.scale.shape[0], self._whitening.white
+            if white.shape[1] + len(maps.t) // ngroup <= native.MOST_ENTRIES:
+                return over_shares(_native_root)
+        return over_blocks(_of_raw(kernel, template))
 
 
-def _fetch(part: Part, out) -> tuple[Part, np.ndarray]:
+def _fetch(part: Part, out) -> np.ndarray:
     """Wait for the devices; leave the blocks of padding out."""
-    return part, np.asarray(out)[: part.layout.pool.shape[0]]
+    return np.asarray(out)[: part.layout.pool.shape[0]]
 
 
+def _has_chunks(maps: RawMaps, part: Part) -> bool:
+    """Whether samples have variances of their own, and tiles of whole vectors."""
+    own = maps.invN is not None and len(maps.invN) == len(maps.d)
+    return own and part.layout.tile % 8 == 0 and native.usable()
+
+
+def _few(tables: Tables) -> bool:
+    return 0 < tables.A.shape[-1] <= native.MOST_COMPONENTS
+
+
+def _in_chunks(block: Block) -> bool:
+    return block.d.ndim == 4
+
+
+def _pack_chunks(whitening, maps, lanes) -> Block:
+    return chunked(pack(whitening, maps, lanes), native.LANES)
+
+
+def _join(_shared, _maps, block: Block) -> Block:
+    return joined(block)
+
+
+# Kernels for some global terms: the same function at each call, so that it compiles once.
 @lru_cache(maxsize=64)
 def _of_packed(kernel: Callable, template: tuple) -> Callable:
-    """Return the kernel for some global terms: the same function at each call."""
     return lambda shared, _, block: kernel(shared[0], block, template)
 
 
 @lru_cache(maxsize=64)
+def _of_chunks(kernel: Callable, template: tuple) -> Callable:
+    return lambda shared, _, block: kernel(shared[0], joined(block), template)
+
+
+@lru_cache(maxsize=64)
 def _of_raw(kernel: Callable, template: tuple) -> Callable:
-    """Return the same of maps that are packed on the way."""
+    """Of maps that are packed on the way."""
 
     def function(shared, maps, lanes):
         tables, whitening = shared
         return kernel(tables, pack(whitening, maps, lanes), template)
 
     return function
+
+
+@lru_cache(maxsize=64)
+def _native_value_gradient(template: tuple) -> Callable:
+    return lambda shared, _, block: native.value_gradient(shared[0], block, template)
+
+
+@lru_cache(maxsize=64)
+def _native_amplitudes(template: tuple) -> Callable:
+    return lambda shared, maps, lanes: native.amplitudes(*shared, maps, lanes, template)
+
+
+def _native_root(shared, maps, lanes):
+    return native.root(shared[1], maps, lanes)
 
 
 class PoolSums:

@@ -15,6 +15,7 @@ from distsep.parallel.failure import guard
 from distsep.parallel.mesh import (
     device_mesh,
     over_blocks,
+    over_shares,
     replicate,
     set_host_devices,
     single,
@@ -32,6 +33,7 @@ __all__ = [
     "library",
     "one_blas_thread",
     "over_blocks",
+    "over_shares",
     "replicate",
     "serial",
     "set_host_devices",

@@ -164,3 +164,32 @@ def over_blocks(mesh: Mesh, function: Callable[..., Any]) -> Callable:
             out_specs=PartitionSpec(AXIS),
         )
     )
+
+
+@lru_cache(maxsize=64)
+def over_shares(mesh: Mesh, function: Callable[..., Any], axes: Any = 0) -> Callable:
+    """Run a function of all blocks of a device at once, on every device.
+
+    For kernels that go through the blocks themselves, each in the same way.
+
+    Args:
+        mesh: Devices of this rank.
+        function: Takes `(shared, maps, blocks)` as `over_blocks` does, the share of one
+            device each; traceable by JAX.
+        axes: Axis along which each result stays spread over the devices.
+
+    Returns:
+        A jitted function of `(shared, maps, blocks)`.
+
+    Communication: none.
+    """
+    out = jax.tree.map(lambda axis: PartitionSpec(*[None] * axis, AXIS), axes)
+    return jax.jit(
+        jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(None, AXIS), PartitionSpec(AXIS)),
+            out_specs=out,
+            check_vma=False,
+        )
+    )

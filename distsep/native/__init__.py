@@ -1,0 +1,1 @@
+"""The passes over the pixels, compiled for processors: C++ behind XLA calls."""

@@ -1,0 +1,140 @@
+"""Compiled kernels for processors: the passes over the pixels, in one sweep of memory.
+
+The same sums as the XLA programs in `inference`, which serve accelerators, machines
+without a C++ compiler, and the tests as a reference. Nothing here knows of blocks'
+owners, ranks or files; a block gives the same bits wherever it is worked on.
+"""
+
+import ctypes
+import os
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from distsep.native.build import library
+
+LANES = 64  # of a chunk
+MOST_COMPONENTS = 6
+MOST_ENTRIES = 64
+NAMES = ("value_gradient", "root", "amplitudes")
+
+
+@lru_cache
+def state() -> tuple[bool, str]:
+    """Whether the kernels are there, and in words which, or why not.
+
+    Communication: none.
+    """
+    if os.environ.get("DISTSEP_KERNELS", "native") != "native":
+        return False, "switched off by DISTSEP_KERNELS"
+    if not library(0).exists():
+        return False, "not compiled: install with a C++ compiler on the PATH"
+    try:
+        level = ctypes.CDLL(str(library(0))).distsep_level()
+        found = ctypes.CDLL(str(library(level)))
+        for name in NAMES:
+            call = jax.ffi.pycapsule(getattr(found, f"distsep_{name}"))
+            jax.ffi.register_ffi_target(f"distsep_{name}", call, platform="cpu")
+    except (OSError, AttributeError) as error:
+        return False, f"do not load: {error}"
+    return True, f"compiled, x86-64-v{level}" if level else "compiled"
+
+
+def usable() -> bool:
+    """Whether the passes of this process run on the compiled kernels."""
+    return state()[0] and jax.default_backend() == "cpu"
+
+
+def value_gradient(T: Any, block: Any, template: tuple) -> Array:
+    """Value and gradient of every tile of many blocks, each sample with its variances.
+
+    Args:
+        T: `Tables` of the pools.
+        block: `Block` with `d` and `w` `(block, chunk, row, lane)`, `t` alike; the
+            chunks of a tile side by side.
+        template: For each global term the row of `block.t` (static).
+
+    Returns:
+        `(block, tile, 1 + kind + global)`, as `block_value_gradient`.
+
+    Communication: none.
+    """
+    nout = 1 + T.dA.shape[1] + len(template)
+    out = jax.ShapeDtypeStruct((*block.pool.shape, nout), jnp.float64)
+    call = jax.ffi.ffi_call("distsep_value_gradient", out)
+    tables = T.A, T.dA, T.phi, T.alpha
+    return call(block.d, block.w, block.t, block.pool, *tables, use=_use(template))
+
+
+def root(whitening: Any, maps: Any, lanes: Any) -> Array:
+    """Root of the sum of x x^T of every tile of many blocks of whitened samples.
+
+    Args:
+        whitening: `Whitening` of the noise classes.
+        maps: `RawMaps` of all blocks.
+        lanes: `Lanes` of the blocks.
+
+    Returns:
+        `(block, tile, n * n)`, as `block_root`.
+
+    Communication: none.
+    """
+    ntemplate = len(maps.t) // whitening.scale.shape[0]
+    n = whitening.white.shape[1] + ntemplate
+    out = jax.ShapeDtypeStruct((*lanes.pool.shape, n * n), jnp.float64)
+    call = jax.ffi.ffi_call("distsep_root", out)
+    return call(*_maps(whitening, maps, lanes), ntemplate=np.int64(ntemplate))
+
+
+def amplitudes(
+    T: Any, whitening: Any, maps: Any, lanes: Any, template: tuple
+) -> tuple[Array, Array]:
+    """Amplitudes and chi2 of every whitened sample of many blocks, on the sky.
+
+    Args:
+        T: `Tables` of the pools.
+        whitening, maps, lanes: As for `root`.
+        template: For each global term the row of the templates (static).
+
+    Returns:
+        `(comp + 1, group, pix)` s [uK_CMB] and chi2, NaN where no sample is used; and
+        `(block,)` sums of chi2.
+
+    Communication: none.
+    """
+    ngroup, ncomp = whitening.scale.shape[0], T.A.shape[-1]
+    out = (
+        jax.ShapeDtypeStruct((ncomp + 1, ngroup, maps.d.shape[1]), jnp.float64),
+        jax.ShapeDtypeStruct((len(lanes.pool),), jnp.float64),
+    )
+    call = jax.ffi.ffi_call("distsep_amplitudes", out)
+    return call(
+        *_maps(whitening, maps, lanes),
+        *(lanes.pool, T.Q, T.Rinv, T.phi, T.alpha),
+        use=_use(template),
+        ntemplate=np.int64(len(maps.t) // ngroup),
+    )
+
+
+def _use(template: tuple) -> np.ndarray:
+    return np.array(template, np.int64)
+
+
+def _maps(whitening: Any, maps: Any, lanes: Any) -> tuple:
+    """The arrays of `Whitened` in lanes.hpp; what is absent has no elements."""
+    d = maps.d if maps.d.dtype == jnp.float32 else maps.d.astype(jnp.float64)
+    weight = jnp.zeros((0, 0)) if maps.weight is None else maps.weight
+    index = lanes.index
+    return (
+        d,
+        maps.t.astype(jnp.float64),
+        weight.astype(jnp.float64),
+        jnp.zeros((0, 0), jnp.int32) if index is None else index,
+        lanes.noise_class.astype(jnp.int32),
+        whitening.white,
+        whitening.scale,
+    )

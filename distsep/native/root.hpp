@@ -1,0 +1,173 @@
+// Root of the sum of x x^T of every tile: the exact reduction of `inference/reduce.py`.
+#pragma once
+
+#include <algorithm>
+
+#include "lanes.hpp"
+
+namespace distsep {
+
+// A triangle T from a part of the lanes makes y = T^-1 x nearly white; the Gram matrix
+// of y, taken in one sweep over all lanes, is then well conditioned and its Cholesky
+// factor loses nothing. Where a part does not stand for the whole, once more.
+class Root {
+ public:
+  explicit Root(const Whitened& m)
+      : m_(m),
+        fetch_(m),
+        n_(m.entries()),
+        padded_(m.padded()),
+        x_(scratch(padded_ * RUN)),
+        y_(scratch(padded_ * CHUNK)),
+        root_(scratch(RUN)),
+        sums_(scratch(blocks() * 16 * WIDTH)),
+        gram_(scratch(n_ * n_)),
+        T_(scratch(n_ * n_)),
+        L_(scratch(n_ * n_)),
+        work_(scratch(n_ * n_)),
+        inverse_(scratch(padded_ * padded_)) {}
+
+  void operator()(long b, long tile, double* out) {
+    const long size = m_.nlane / m_.ntile, nchunk = (size + CHUNK - 1) / CHUNK;
+    const long stride = std::max(1L, nchunk / SAMPLED);
+    const double eps = 2.220446049250313e-16;
+    gather(b, tile, size, stride, false);
+    const long lanes = std::min(size, SAMPLED * CHUNK);
+    double scale[MOST];
+    for (int i = 0; i < n_; ++i) scale[i] = root_of(gram_[i * n_ + i]);
+    std::memset(T_.get(), 0, sizeof(double) * n_ * n_);
+    for (int i = 0; i < n_; ++i) T_[i * n_ + i] = 1.0;
+    extend(scale, 11.0 * n_ * (n_ + lanes) * eps);
+    bool seen[MOST];
+    for (int again = 0; again < 3; ++again) {
+      invert();
+      gather(b, tile, size, 1, true);
+      for (int i = 0; i < n_; ++i) {
+        scale[i] = root_of(gram_[i * n_ + i]);
+        // A row of zeros stays one: a band that was not observed, an empty template.
+        if (again == 0) seen[i] = gram_[i * n_ + i] > 0;
+      }
+      // The pivots of the correlations are 1 where y is white.
+      if (extend(scale, n_ * eps) > WELL) break;
+    }
+    for (int i = 0; i < n_; ++i)
+      for (int j = 0; j < n_; ++j) out[i * n_ + j] = seen[j] ? T_[j * n_ + i] : 0.0;
+  }
+
+  static constexpr int MOST = 64;  // entries of a sample
+
+ private:
+  static constexpr long SAMPLED = 8;       // chunks that the first triangle is from
+  static constexpr double WELL = 1e-3;     // smallest pivot of correlations that will do
+
+  int blocks() const { return (padded_ / 4) * (padded_ / 4 + 1) / 2; }
+
+  static double root_of(double x) { return x > 0 ? std::sqrt(x) : 1.0; }
+
+  // Gram matrix of every `stride`th chunk of a tile, of x or of T^-1 x.
+  void gather(long b, long tile, long size, long stride, bool whitened) {
+    std::memset(sums_.get(), 0, sizeof(double) * blocks() * 16 * WIDTH);
+    const long step = stride == 1 ? RUN : CHUNK;
+    for (long lane = 0; lane < size; lane += step * stride) {
+      const int count = static_cast<int>(std::min(step, size - lane));
+      fetch_(b, tile, tile * size + lane, count, x_.get(), root_.get());
+      for (int s = 0; s * CHUNK < count; ++s) {
+        double* x = x_.get() + s * padded_ * CHUNK;
+        if (whitened) multiply(x);
+        square(whitened ? y_.get() : x);
+      }
+    }
+    const double* from = sums_.get();
+    for (int i = 0; i < padded_; i += 4)
+      for (int j = 0; j <= i; j += 4)
+        for (int a = 0; a < 4; ++a)
+          for (int c = 0; c < 4; ++c, from += WIDTH) {
+            if (i + a >= n_ || j + c >= n_ || (i == j && c > a)) continue;
+            const double g = sum(at(from));
+            gram_[(i + a) * n_ + j + c] = gram_[(j + c) * n_ + i + a] = g;
+          }
+  }
+
+  // y = T^-1 x, four rows of two vectors at a time.
+  void multiply(const double* x) {
+    for (int i = 0; i < padded_; i += 4)
+      for (int v = 0; v < CHUNK; v += 2 * WIDTH) {
+        Vec y[4][2];
+        for (int a = 0; a < 4; ++a) y[a][0] = y[a][1] = all(0.0);
+        for (int j = 0; j < i + 4; ++j) {
+          const Vec x0 = at(x + j * CHUNK + v), x1 = at(x + j * CHUNK + v + WIDTH);
+          for (int a = 0; a < 4; ++a) {
+            const Vec t = all(inverse_[(i + a) * padded_ + j]);
+            y[a][0] += t * x0;
+            y[a][1] += t * x1;
+          }
+        }
+        for (int a = 0; a < 4; ++a) {
+          put(y_.get() + (i + a) * CHUNK + v, y[a][0]);
+          put(y_.get() + (i + a) * CHUNK + v + WIDTH, y[a][1]);
+        }
+      }
+  }
+
+  // Add y y^T, four rows by four at a time.
+  void square(const double* y) {
+    double* to = sums_.get();
+    for (int i = 0; i < padded_; i += 4)
+      for (int j = 0; j <= i; j += 4, to += 16 * WIDTH) {
+        Vec g[4][4];
+        for (int a = 0; a < 4; ++a)
+          for (int c = 0; c < 4; ++c) g[a][c] = at(to + (4 * a + c) * WIDTH);
+        for (int v = 0; v < CHUNK; v += WIDTH) {
+          Vec left[4];
+          for (int a = 0; a < 4; ++a) left[a] = at(y + (i + a) * CHUNK + v);
+          for (int c = 0; c < 4; ++c) {
+            const Vec right = at(y + (j + c) * CHUNK + v);
+            for (int a = 0; a < 4; ++a) g[a][c] += left[a] * right;
+          }
+        }
+        for (int a = 0; a < 4; ++a)
+          for (int c = 0; c < 4; ++c) put(to + (4 * a + c) * WIDTH, g[a][c]);
+      }
+  }
+
+  // T <- T diag(scale) L, L L^T the scaled Gram matrix plus a shift; smallest pivot.
+  double extend(const double* scale, double shift) {
+    double least = 1.0;
+    for (int j = 0; j < n_; ++j)
+      for (int i = j; i < n_; ++i) {
+        double x = gram_[i * n_ + j] / (scale[i] * scale[j]) + (i == j ? shift : 0.0);
+        for (int k = 0; k < j; ++k) x -= L_[i * n_ + k] * L_[j * n_ + k];
+        if (i == j) {
+          // A row of zeros has no say in how white the others are.
+          if (gram_[j * n_ + j] > 0) least = std::min(least, x);
+          L_[j * n_ + j] = std::sqrt(std::max(x, shift));
+        } else {
+          L_[i * n_ + j] = x / L_[j * n_ + j];
+        }
+      }
+    for (int i = 0; i < n_; ++i)
+      for (int j = 0; j < n_; ++j) {
+        double x = 0.0;
+        for (int k = j; k <= i; ++k) x += T_[i * n_ + k] * scale[k] * L_[k * n_ + j];
+        work_[i * n_ + j] = x;
+      }
+    std::swap(T_, work_);
+    return least;
+  }
+
+  void invert() {
+    for (int j = 0; j < n_; ++j)
+      for (int i = j; i < n_; ++i) {
+        double x = i == j ? 1.0 : 0.0;
+        for (int k = j; k < i; ++k) x -= T_[i * n_ + k] * inverse_[k * padded_ + j];
+        inverse_[i * padded_ + j] = x / T_[i * n_ + i];
+      }
+  }
+
+  const Whitened& m_;
+  Fetch fetch_;
+  int n_, padded_;
+  Scratch x_, y_, root_, sums_, gram_, T_, L_, work_, inverse_;
+};
+
+}  // namespace distsep

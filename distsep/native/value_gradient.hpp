@@ -1,0 +1,210 @@
+// Value and gradient of every tile, where each sample has its own variances.
+#pragma once
+
+#include "lanes.hpp"
+
+namespace distsep {
+
+// Samples in chunks: one run of memory for the rows of a chunk.
+struct Weighted {
+  const double *d, *w, *t;  // (block, chunk, row or template, lane)
+  const double* A;          // (pool, row, comp)
+  const double* dA;         // (pool, kind, row, column): comp, then regional
+  const double* phi;        // (pool, global, row)
+  const double* alpha;      // (pool, global)
+  const int64_t* use;       // template of each global term
+  int nrow, ncomp, ntemplate, nkind, ncolumn, nglobal, nlane;
+};
+
+template <int C>
+class ValueGradient {
+  static constexpr int NT = C * (C + 1) / 2;
+
+ public:
+  explicit ValueGradient(const Weighted& p)
+      : p_(p),
+        products_(scratch(p.nrow * NT)),
+        model_(scratch(p.nrow * p.ntemplate)),
+        data_(scratch(p.ntemplate ? p.nrow * CHUNK : 0)),
+        weighted_(scratch(p.nrow * CHUNK)),
+        sums_(scratch(p.nrow * (C + p.ntemplate) * WIDTH)),
+        G_(scratch(p.nrow * (C + p.ntemplate))) {}
+
+  // out: value, then the gradient by each kind and global term.
+  void operator()(long pool, long first, long nchunk, double* out) {
+    const double* A = p_.A + pool * p_.nrow * C;
+    prepare(pool, A);
+    Vec value = all(0.0);
+    for (long c = first; c < first + nchunk; ++c) value += chunk(A, c);
+    out[0] = 0.5 * sum(value);
+    finish(pool, out + 1);
+  }
+
+ private:
+  void prepare(long pool, const double* A) {
+    for (int f = 0, k = 0; f < p_.nrow; ++f)
+      for (int i = 0; i < C; ++i)
+        for (int j = 0; j <= i; ++j) products_[k++] = A[f * C + i] * A[f * C + j];
+    const int nt = p_.ntemplate;
+    std::memset(model_.get(), 0, sizeof(double) * p_.nrow * nt);
+    for (int g = 0; g < p_.nglobal; ++g) {
+      const double a = p_.alpha[pool * p_.nglobal + g];
+      const double* phi = p_.phi + (pool * p_.nglobal + g) * p_.nrow;
+      for (int f = 0; f < p_.nrow; ++f) model_[f * nt + p_.use[g]] += phi[f] * a;
+    }
+    std::memset(sums_.get(), 0, sizeof(double) * p_.nrow * (C + nt) * WIDTH);
+  }
+
+  Vec chunk(const double* A, long c) {
+    const int n = p_.nlane, nt = p_.ntemplate;
+    const double* d = p_.d + c * p_.nrow * n;
+    const double* w = p_.w + c * p_.nrow * n;
+    const double* t = p_.t + c * nt * n;
+    const double* seen = d;  // what is fetched ahead
+    if (nt) {
+      for (int f = 0; f < p_.nrow; ++f)
+        for (int v = 0; v < n; v += WIDTH) {
+          Vec x = at(d + f * n + v);
+          for (int k = 0; k < nt; ++k) x -= all(model_[f * nt + k]) * at(t + k * n + v);
+          put(data_.get() + f * n + v, x);
+        }
+      d = data_.get();
+    }
+    Vec chi2 = all(0.0), s[C][NVEC];
+    int v = 0;
+    for (; v + 2 * WIDTH <= n; v += 2 * WIDTH) lanes<2>(A, d, w, seen, v, s, chi2);
+    for (; v < n; v += WIDTH) lanes<1>(A, d, w, seen, v, s, chi2);
+    collect(s, t);
+    return chi2;
+  }
+
+  // Amplitudes and weighted residuals of U vectors of lanes.
+  template <int U>
+  inline __attribute__((always_inline)) void lanes(const double* A, const double* d,
+                                                   const double* w, const double* seen,
+                                                   int v, Vec (*s)[NVEC], Vec& chi2) {
+    const int n = p_.nlane;
+    const long ahead = static_cast<long>(p_.nrow) * n;
+    Vec m[NT][U], b[C][U];
+    for (int u = 0; u < U; ++u) {
+      for (int k = 0; k < NT; ++k) m[k][u] = all(0.0);
+      for (int k = 0; k < C; ++k) b[k][u] = all(0.0);
+    }
+    for (int f = 0; f < p_.nrow; ++f)
+      for (int u = 0; u < U; ++u) {
+        const int at_lane = f * n + v + u * WIDTH;
+        // The same place in the next chunk: no prefetcher follows this order.
+        __builtin_prefetch(w + at_lane + ahead, 0, 2);
+        __builtin_prefetch(seen + at_lane + ahead, 0, 2);
+        const Vec weight = at(w + at_lane), wd = weight * at(d + at_lane);
+        for (int k = 0; k < NT; ++k) m[k][u] += all(products_[f * NT + k]) * weight;
+        for (int k = 0; k < C; ++k) b[k][u] += all(A[f * C + k]) * wd;
+      }
+    for (int u = 0; u < U; ++u) {
+      Vec x[C];
+      solve(m, b, u, x);
+      for (int c = 0; c < C; ++c) s[c][v / WIDTH + u] = x[c];
+    }
+    for (int f = 0; f < p_.nrow; ++f)
+      for (int u = 0; u < U; ++u) {
+        const int at_lane = f * n + v + u * WIDTH;
+        Vec r = at(d + at_lane);
+        for (int c = 0; c < C; ++c) r -= all(A[f * C + c]) * s[c][v / WIDTH + u];
+        const Vec wr = at(w + at_lane) * r;
+        chi2 += wr * r;
+        put(weighted_.get() + at_lane, wr);
+      }
+  }
+
+  // m x = b by L D L^T; `m` is the lower triangle, row by row.
+  template <int U>
+  static inline __attribute__((always_inline)) void solve(Vec (*m)[U], Vec (*b)[U],
+                                                          int u, Vec* x) {
+    Vec L[C][C], inverse[C];
+    for (int j = 0; j < C; ++j) {
+      Vec pivot = m[j * (j + 1) / 2 + j][u];
+      // An empty lane has no weight: a unit matrix in place of zero.
+      pivot = pivot == 0.0 ? all(1.0) : pivot;
+      for (int k = 0; k < j; ++k) pivot -= L[j][k] * L[j][k] * inverse[k];
+      inverse[j] = 1.0 / pivot;
+      for (int i = j + 1; i < C; ++i) {
+        Vec y = m[i * (i + 1) / 2 + j][u];
+        for (int k = 0; k < j; ++k) y -= L[i][k] * L[j][k] * inverse[k];
+        L[i][j] = y;
+      }
+    }
+    for (int i = 0; i < C; ++i) {
+      x[i] = b[i][u];
+      for (int k = 0; k < i; ++k) x[i] -= L[i][k] * inverse[k] * x[k];
+    }
+    for (int i = C - 1; i >= 0; --i) {
+      for (int k = i + 1; k < C; ++k) x[i] -= L[k][i] * x[k];
+      x[i] *= inverse[i];
+    }
+  }
+
+  // Add N^-1 r times the amplitudes and the templates of a chunk.
+  void collect(Vec (*s)[NVEC], const double* t) {
+    constexpr int F = C <= 4 ? 4 : 2;  // as many sums as fit into registers
+    int f = 0;
+    for (; f + F <= p_.nrow; f += F) collect_rows<F>(f, s);
+    for (; f < p_.nrow; ++f) collect_rows<1>(f, s);
+    const int n = p_.nlane, nt = p_.ntemplate;
+    double* more = sums_.get() + p_.nrow * C * WIDTH;
+    for (f = 0; f < p_.nrow; ++f)
+      for (int k = 0; k < nt; ++k) {
+        Vec g = at(more + (f * nt + k) * WIDTH);
+        for (int v = 0; v < n; v += WIDTH)
+          g += at(weighted_.get() + f * n + v) * at(t + k * n + v);
+        put(more + (f * nt + k) * WIDTH, g);
+      }
+  }
+
+  template <int F>
+  void collect_rows(int f, Vec (*s)[NVEC]) {
+    const int n = p_.nlane;
+    double* to = sums_.get() + f * C * WIDTH;
+    Vec g[F][C];
+    for (int a = 0; a < F; ++a)
+      for (int c = 0; c < C; ++c) g[a][c] = at(to + (a * C + c) * WIDTH);
+    for (int v = 0; v < n / WIDTH; ++v)
+      for (int a = 0; a < F; ++a) {
+        const Vec x = at(weighted_.get() + (f + a) * n + v * WIDTH);
+        for (int c = 0; c < C; ++c) g[a][c] += x * s[c][v];
+      }
+    for (int a = 0; a < F; ++a)
+      for (int c = 0; c < C; ++c) put(to + (a * C + c) * WIDTH, g[a][c]);
+  }
+
+  // From sums over lanes to the gradient: -dA . G, and -phi . (N^-1 r t).
+  void finish(long pool, double* gradient) {
+    const int nt = p_.ntemplate, size = p_.nrow * (C + nt);
+    for (int k = 0; k < size; ++k) G_[k] = sum(at(sums_.get() + k * WIDTH));
+    const double* Gt = G_.get() + p_.nrow * C;
+    const int nregional = p_.ncolumn - C;
+    for (int k = 0; k < p_.nkind; ++k) {
+      const double* dA = p_.dA + (pool * p_.nkind + k) * p_.nrow * p_.ncolumn;
+      double total = 0.0;
+      for (int f = 0; f < p_.nrow; ++f) {
+        for (int c = 0; c < C; ++c) total += dA[f * p_.ncolumn + c] * G_[f * C + c];
+        for (int c = 0; c < nregional; ++c) {
+          const int g = p_.nglobal - nregional + c;
+          total += dA[f * p_.ncolumn + C + c] * p_.alpha[pool * p_.nglobal + g] *
+                   Gt[f * nt + p_.use[g]];
+        }
+      }
+      gradient[k] = -total;
+    }
+    for (int g = 0; g < p_.nglobal; ++g) {
+      const double* phi = p_.phi + (pool * p_.nglobal + g) * p_.nrow;
+      double total = 0.0;
+      for (int f = 0; f < p_.nrow; ++f) total += phi[f] * Gt[f * nt + p_.use[g]];
+      gradient[p_.nkind + g] = -total;
+    }
+  }
+
+  const Weighted& p_;
+  Scratch products_, model_, data_, weighted_, sums_, G_;
+};
+
+}  // namespace distsep

@@ -1,0 +1,201 @@
+"""The compiled kernels against the XLA programs, which dense matrices check."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distsep.inference.likelihood import Block, Tables, block_value_gradient
+from distsep.inference.packing import Lanes, RawMaps, Whitening, chunked, joined, pack
+from distsep.inference.pixels import block_amplitudes
+from distsep.native import build
+from distsep.native import kernels as native
+
+NROW, NPOOL = 7, 3
+
+needs_kernels = pytest.mark.skipif(not native.state()[0], reason=native.state()[1])
+
+
+def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW):
+    """Tables of some pools, the mixing matrices random but well apart."""
+    A = np.cos(np.outer(np.arange(nrow) + 0.5, np.arange(ncomp)) * np.pi / nrow)
+    A = A + 0.05 * rng.normal(size=(NPOOL, nrow, ncomp))
+    Q, R = np.linalg.qr(A)
+    nkind, ncolumn = 2, ncomp + nregional
+    tables = Tables(
+        A=A,
+        Q=Q,
+        Rinv=np.linalg.inv(R),
+        dA=rng.normal(size=(NPOOL, nkind, nrow, ncolumn)),
+        d2A=None,
+        regional=rng.normal(size=(NPOOL, nrow, nregional)),
+        phi=rng.normal(size=(NPOOL, nglobal, nrow)),
+        alpha=rng.normal(size=(NPOOL, nglobal)),
+    )
+    return jax.tree.map(jnp.asarray, tables)
+
+
+@needs_kernels
+@pytest.mark.parametrize("tile", [8, 24, 64, 256])
+@pytest.mark.parametrize(
+    ("ncomp", "template", "nregional"),
+    [(1, (), 0), (3, (), 0), (6, (), 0), (3, (1, 0, 1), 0), (2, (0, 1, 1), 2)],
+)
+def test_value_and_gradient(tile, ncomp, template, nregional):
+    rng = np.random.default_rng(tile + ncomp)
+    ntile, nblock = 6, 2
+    shape = nblock, NROW, ntile * tile
+    T = make_tables(rng, ncomp, len(template), nregional)
+    w = rng.uniform(0.5, 2, shape)
+    w[:, :, ::5] = 0  # empty lanes
+    w[:, 0, ::3] = 0  # a band that did not observe
+    d = np.where(w > 0, 10 * rng.normal(size=shape), 0)
+    ntemplate = 2 if template else 0
+    t = rng.normal(size=(nblock, ntemplate, ntile * tile))
+    pool = rng.integers(NPOOL, size=(nblock, ntile), dtype=np.int32)
+    blocks = [
+        Block(*map(jnp.asarray, (d[b], t[b], pool[b], w[b]))) for b in range(nblock)
+    ]
+    cut = [chunked(b, native.LANES) for b in blocks]
+    for one, other in zip(blocks, cut, strict=True):
+        np.testing.assert_array_equal(joined(other).d, one.d)
+    together = Block(*(jnp.stack(x) for x in list(zip(*cut, strict=True))[:4]))
+    found = native.value_gradient(T, together, template)
+    expected = np.stack([block_value_gradient(T, b, template) for b in blocks])
+    scale = np.abs(expected).max((0, 1))
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-12)
+
+
+def sky(rng, *, kind="diagonal", dtype=float, sorted_lanes=False, weight=True):
+    """Two blocks of maps, QU, whose noise has a shape: whitening, maps, lanes."""
+    nblock, block, ngroup, tile = 2, 256, 2, 128
+    npix = nblock * block
+    white = rng.uniform(0.5, 2, size=(2, NROW))
+    white[1, 2] = 0  # the class of samples that lack this band
+    if kind == "dense":
+        white = white[:, :, None] * rng.normal(size=(2, NROW, NROW))
+    d = 10 * rng.normal(size=(NROW * ngroup, npix)).astype(dtype)
+    t = rng.normal(size=(2 * ngroup, npix))
+    lanes = ngroup * block
+    index = None
+    if sorted_lanes:
+        index = np.stack([rng.permutation(lanes) for _ in range(nblock)])
+        index = np.where(rng.random(index.shape) < 0.1, -1, index).astype(np.int32)
+    number = rng.integers(2, size=(nblock, lanes // tile), dtype=np.int32)
+    if index is None:
+        d[2 * ngroup :: NROW * ngroup, ::7] = np.nan
+    root = rng.uniform(0.5, 2, (1, npix)) if weight else None
+    arrays = RawMaps(jnp.asarray(d), jnp.asarray(t), root, None)
+    whitening = Whitening(jnp.asarray(white), jnp.asarray([1.0, 0.7]))
+    return whitening, arrays, Lanes(index, number % 3, number)
+
+
+def cut(maps, lanes, b):
+    """One block of them."""
+    npix = maps.d.shape[1] // len(lanes.pool)
+    one = slice(b * npix, (b + 1) * npix)
+    own = RawMaps(*(None if x is None else x[:, one] for x in maps))
+    return own, Lanes(*(None if x is None else x[b] for x in lanes))
+
+
+CASES = [
+    {},
+    {"weight": False},
+    {"dtype": np.float32},
+    {"sorted_lanes": True},
+    {"kind": "dense", "sorted_lanes": True},
+]
+
+
+@needs_kernels
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_roots_have_the_same_square(case):
+    rng = np.random.default_rng(5)
+    whitening, maps, lanes = sky(rng, **case)
+    n = NROW + 2
+    found = np.asarray(native.root(whitening, maps, lanes)).reshape(2, -1, n, n)
+    for b in range(2):
+        block = pack(whitening, *cut(maps, lanes, b))
+        x = np.concatenate([block.d, block.t]).reshape(n, found.shape[1], -1)
+        expected = np.einsum("itl,jtl->tij", x, x)
+        squares = np.einsum("tki,tkj->tij", found[b], found[b])
+        scale = np.sqrt(np.einsum("tii->ti", expected))
+        scale = np.maximum(scale[:, :, None] * scale[:, None, :], 1e-300)
+        np.testing.assert_allclose(squares / scale, expected / scale, atol=1e-13)
+
+
+@needs_kernels
+@pytest.mark.parametrize("where", ["everywhere", "in a corner"])
+def test_roots_keep_the_noise_under_a_signal_of_ten_million_times_its_size(where):
+    """What is left of the root across the signal: that of the samples themselves."""
+    rng = np.random.default_rng(6)
+    npix, nrow = 4096, NROW
+    A = np.linalg.qr(rng.normal(size=(nrow, nrow)))[0]
+    signal = 1e7 * rng.normal(size=(3, npix))
+    if where == "in a corner":
+        signal[:, :-100] *= 1e-7  # no first look sees it
+    noise = rng.normal(size=(nrow - 3, npix))
+    d = A[:, :3] @ signal + A[:, 3:] @ noise
+    whitening = Whitening(jnp.ones((1, nrow)), jnp.ones(1))
+    zero = jnp.zeros((1, 1), jnp.int32)
+    maps = RawMaps(jnp.asarray(d), jnp.zeros((0, npix)), None, None)
+    root = np.asarray(native.root(whitening, maps, Lanes(None, zero, zero)))
+    found = root.reshape(nrow, nrow) @ A
+    # The part across the signal, less what the signal explains of it.
+    Q = np.linalg.qr(found[:, :3])[0]
+    left = found[:, 3:] - Q @ (Q.T @ found[:, 3:])
+    P = np.linalg.qr(signal.T)[0]
+    expected = noise - (noise @ P) @ P.T
+    np.testing.assert_allclose(left.T @ left, expected @ expected.T, rtol=1e-6, atol=1)
+
+
+@needs_kernels
+def test_a_band_without_data_leaves_a_column_of_zeros():
+    whitening, maps, lanes = sky(np.random.default_rng(7))
+    dark = maps.d.at[4:6].set(np.nan)
+    found = np.asarray(native.root(whitening, maps._replace(d=dark), lanes))
+    n = NROW + 2
+    assert (found.reshape(-1, n, n)[:, :, 2] == 0).all()
+    assert np.isfinite(found).all()
+
+
+@needs_kernels
+@pytest.mark.parametrize("template", [(), (0, 1, 1)])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_amplitudes(case, template):
+    rng = np.random.default_rng(8)
+    whitening, maps, lanes = sky(rng, **case)
+    T = make_tables(rng, 3, len(template))
+    found, block_chi2 = native.amplitudes(T, whitening, maps, lanes, template)
+    npix = maps.d.shape[1] // 2
+    for b in range(2):
+        own, places = cut(maps, lanes, b)
+        expected = np.asarray(
+            block_amplitudes(T, pack(whitening, own, places), template)
+        )
+        weight = np.ones((1, npix)) if own.weight is None else np.asarray(own.weight)
+        root = np.sqrt(np.asarray(whitening.scale)[:, None] * weight).ravel()
+        index = np.arange(2 * npix) if places.index is None else places.index
+        sky_maps = np.full((4, 2 * npix), np.nan)
+        live = index >= 0
+        sky_maps[:, index[live]] = expected[:, live]
+        sky_maps[:3] /= root
+        mine = np.asarray(found)[:, :, b * npix : (b + 1) * npix].reshape(4, -1)
+        np.testing.assert_allclose(mine, sky_maps, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(block_chi2[b], expected[3].sum(), rtol=1e-12)
+
+
+def test_they_are_compiled_where_there_is_a_compiler():
+    if build.compiler() is None:
+        pytest.skip("no C++ compiler")
+    good, words = native.state()
+    assert good or "DISTSEP_KERNELS" in words, words
+
+
+def test_the_switch_is_said(monkeypatch):
+    monkeypatch.setenv("DISTSEP_KERNELS", "xla")
+    good, words = native.state.__wrapped__()
+    assert not good
+    assert re.search("switched off by DISTSEP_KERNELS", words)
