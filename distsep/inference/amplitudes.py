@@ -77,7 +77,7 @@ class SecondPass:
 
     def __iter__(self) -> Iterator[Maps]:
         """Go through the parts. Communication: none."""
-        ngroup, joint, ncolumn = self._plan.ngroup, self._plan.joint, self._ncolumn
+        ngroup, joint = self._plan.ngroup, self._plan.joint
         for part, columns, group_chi2, more, block_chi2 in self._found():
             chi2 = group_chi2
             if ngroup != self._nstokes:

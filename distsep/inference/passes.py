@@ -155,7 +155,8 @@ class Survey:
 
     def blocks(self) -> Iterator[tuple[Part, Block]]:
         """Yield the parts with their samples packed, on the devices."""
-        for part, _, block in self._kept if self._packed else self._pack():
+        kept = self._kept if self._packed else None
+        for part, _, block in self._pack() if kept is None else kept:
             join = self._devices.over_blocks(_join)
             yield part, join((), (), block) if _in_chunks(block) else block
 
@@ -251,7 +252,7 @@ def _join(_shared, _maps, block: Block) -> Block:
     return joined(block)
 
 
-# Kernels for some global terms: the same function at each call, so that it compiles once.
+# Kernels for some global terms: the same function at each call, to compile it once.
 @lru_cache(maxsize=64)
 def _of_packed(kernel: Callable, template: tuple) -> Callable:
     return lambda shared, _, block: kernel(shared[0], block, template)

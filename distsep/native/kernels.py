@@ -97,7 +97,9 @@ def amplitudes(
 
     Args:
         T: `Tables` of the pools.
-        whitening, maps, lanes: As for `root`.
+        whitening: `Whitening` of the noise classes.
+        maps: `RawMaps` of all blocks.
+        lanes: `Lanes` of the blocks.
         template: For each global term the row of the templates (static).
 
     Returns:
@@ -112,12 +114,13 @@ def amplitudes(
         jax.ShapeDtypeStruct((len(lanes.pool),), jnp.float64),
     )
     call = jax.ffi.ffi_call("distsep_amplitudes", out)
-    return call(
+    s_chi2, block_chi2 = call(
         *_maps(whitening, maps, lanes),
         *(lanes.pool, T.Q, T.Rinv, T.phi, T.alpha),
         use=_use(template),
         ntemplate=np.int64(len(maps.t) // ngroup),
     )
+    return s_chi2, block_chi2
 
 
 def _use(template: tuple) -> np.ndarray:
