@@ -240,10 +240,17 @@ class Pieces:
 
     def __init__(self, pool, empty, npool: int, rank: int, allgather: Callable):
         # An empty tile may stand between others: see `lay_out_plainly`.
-        self._live = [np.flatnonzero(~e) for e in empty]
-        live = [p[at] for p, at in zip(pool, self._live, strict=True)]
-        self._first = [np.flatnonzero(np.diff(p, prepend=-1)) for p in live]
-        mine = [p[f] for p, f in zip(live, self._first, strict=True)]
+        live = [np.flatnonzero(~e) for e in empty]
+        pools = [p[at] for p, at in zip(pool, live, strict=True)]
+        first = [np.flatnonzero(np.diff(p, prepend=-1)) for p in pools]
+        mine = [p[f] for p, f in zip(pools, first, strict=True)]
+        # Of all blocks in a row: the tiles that hold samples, and where pieces start.
+        ntile = pool.shape[1] if len(pool) else 0
+        shift = np.cumsum([0, *map(len, live)])
+        none = [np.zeros(0, int)]
+        blocks = range(len(live))
+        self._tiles = np.concatenate(none + [live[b] + b * ntile for b in blocks])
+        self._starts_here = np.concatenate(none + [first[b] + shift[b] for b in blocks])
         every = allgather(np.concatenate(mine or [[]]).astype(np.int64))
         self._at = sum(len(e) for e in every[:rank])
         pools = np.concatenate(every)
@@ -256,11 +263,10 @@ class Pieces:
         """Fill this rank's rows of the table from `(block, tile, k)` tile sums."""
         # Starts at +0.0: adding the zeros of other ranks then changes no bit.
         out = np.zeros((self.number, rows.shape[-1]))
-        at = self._at
-        for b, (live, first) in enumerate(zip(self._live, self._first, strict=True)):
-            if len(live):
-                out[at : at + len(first)] += merge(rows[b, live], first)
-                at += len(first)
+        if len(self._starts_here):
+            live = rows.reshape(-1, rows.shape[-1])[self._tiles]
+            at = slice(self._at, self._at + len(self._starts_here))
+            out[at] += merge(live, self._starts_here)
         return out
 
     def pool_sum(self, table: np.ndarray, merge=np.add.reduceat) -> np.ndarray:

@@ -15,8 +15,8 @@ from distsep.data.observation import Observation
 
 # Maps of a rank up to this size stay in memory, packed, between passes [bytes].
 RESIDENT = 2**29
-# A part of a streamed store has about this size [bytes].
-PART = 2**24
+# A part of a streamed store has about this size [bytes]: Python's share is small then.
+PART = 2**26
 
 
 class ArraySource:

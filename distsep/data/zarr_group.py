@@ -5,6 +5,8 @@ file is known, and a missing or truncated one is found before it is read (zarr i
 gives fill values for a missing chunk). What the arrays mean is not known here.
 """
 
+import math
+import os
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from distsep.data import pages
 from distsep.data.blocks import Grid
 from distsep.data.plain import plain
 from distsep.data.zarr_header import Header, damaged, is_json, read_header
@@ -28,7 +31,7 @@ _EVERY_CHUNK = {"array.write_empty_chunks": True}
 CELLS = "cells"
 # Chunks that wait to be written, of all arrays together.
 _MOST_WAITING = 8
-_PAGE = 4096
+_ROWS = 512  # that one read fills at once
 
 
 @dataclass(frozen=True)
@@ -311,21 +314,22 @@ class GroupReader:
                 _check_file(_chunk_file(self.path, name, array, 0), array)
             return np.asarray(array[...])
         last = self.grid.nchunks if last is None else last
-        parts = []
+        start = self.grid.chunk_range(first)[0] if last > first else 0
+        stop = self.grid.chunk_range(last - 1)[1] if last > first else 0
+        # Plain numbers, little-endian.
+        plain = array.dtype.newbyteorder("<")
+        out = pages.empty((*array.shape[:-1], stop - start), plain)
+        rows = out.reshape(math.prod(array.shape[:-1]), stop - start)
         for chunk in range(first, last):
-            start, stop = self.grid.chunk_range(chunk)
             file = _chunk_file(self.path, name, array, chunk)
             _check_file(file, array)
-            # Plain numbers, little-endian: mapped, so that a pass copies them once.
-            plain = array.dtype.newbyteorder("<")
-            part = np.memmap(file, plain, mode="r", shape=array.chunks)
-            # A look at each page reads it here, in the thread that reads ahead.
-            part.reshape(-1).view(np.uint8)[::_PAGE].max()
-            parts.append(np.asarray(part)[..., : stop - start])
-        if len(parts) == 1:
-            return parts[0]
-        empty = np.empty((*array.shape[:-1], 0), array.dtype)
-        return np.concatenate(parts or [empty], axis=-1)
+            a, b = (pixel - start for pixel in self.grid.chunk_range(chunk))
+            if b - a < array.chunks[-1]:  # the last one is filled up
+                whole = np.fromfile(file, plain).reshape(len(rows), -1)
+                rows[:, a:b] = whole[:, : b - a]
+            else:
+                _read_rows(file, [row[a:b] for row in rows])
+        return out
 
     def _array(self, name: str) -> Any:
         if name not in self.names:
@@ -369,6 +373,27 @@ def _chunk_file(path: Path, name: str, array: Any, chunk: int) -> Path:
     """Return the file of a chunk; only the last axis is cut."""
     place = ["0"] * (array.ndim - 1) + [str(chunk)] if array.ndim else []
     return path.joinpath(name, "c", *place)
+
+
+def _read_rows(file: Path, rows: list[np.ndarray]) -> None:
+    """Read a file into runs of memory that follow one another in it."""
+    with file.open("rb", buffering=0) as stream:
+        for i in range(0, len(rows), _ROWS):
+            some = rows[i : i + _ROWS]
+            if os.readv(stream.fileno(), some) == sum(row.nbytes for row in some):
+                continue
+            # A read may be cut short: each row by itself.
+            stream.seek(sum(row.nbytes for row in rows[:i]))
+            for row in some:
+                _read_fully(stream, memoryview(row).cast("B"))
+
+
+def _read_fully(stream: Any, to: memoryview) -> None:
+    while len(to):
+        n = stream.readinto(to)
+        if not n:
+            raise OSError(f"{stream.name} became shorter while it was read.")
+        to = to[n:]
 
 
 def _check_file(file: Path, array: Any) -> None:

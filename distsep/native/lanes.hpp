@@ -73,27 +73,20 @@ class Fetch {
       : m_(m), raw_(scratch(m.dense ? m.nrow * RUN : 0)), size_(m.padded() * CHUNK) {}
 
   void operator()(long b, long tile, long lane, int count, double* x, double* root) {
-    for (int l = 0; l < count; ++l) place(b, lane + l, l);
-    const double* white = m_.white + m_.classes[b * m_.ntile + tile] * m_.nrow *
-                                         (m_.dense ? m_.nrow : 1);
-    for (int l = 0; l < count; ++l)
-      root[l] = at_[l] < 0 ? 0.0
-                           : std::sqrt(m_.scale[group_[l]]) *
-                                 (m_.weight ? std::sqrt(m_.weight[pixel_[l]]) : 1.0);
-    for (int l = count; l < RUN; ++l) root[l] = 0.0;
-    const bool straight = !m_.index;
+    places(b, lane, count);
+    weigh(count, root);
+    const long one = m_.nrow * (m_.dense ? m_.nrow : 1);
+    const double* white = m_.white + m_.classes[b * m_.ntile + tile] * one;
     for (int r = 0; r < m_.nrow; ++r) {
       const long shift = static_cast<long>(r) * m_.ngroup * m_.npix;
       const double factor = m_.dense ? 1.0 : white[r];
       if (m_.single)
-        row(static_cast<const float*>(m_.d) + shift, straight, count, factor, root,
-            x + r * CHUNK);
+        row(static_cast<const float*>(m_.d) + shift, count, factor, root, x + r * CHUNK);
       else
-        row(static_cast<const double*>(m_.d) + shift, straight, count, factor, root,
-            x + r * CHUNK);
+        row(static_cast<const double*>(m_.d) + shift, count, factor, root, x + r * CHUNK);
     }
     for (int k = 0; k < m_.ntemplate; ++k)
-      row(m_.t + static_cast<long>(k) * m_.ngroup * m_.npix, straight, count, 1.0, root,
+      row(m_.t + static_cast<long>(k) * m_.ngroup * m_.npix, count, 1.0, root,
           x + (m_.nrow + k) * CHUNK);
     if (m_.dense) mix(white, x);
   }
@@ -102,39 +95,60 @@ class Fetch {
   const long* at() const { return at_; }
 
  private:
-  void place(long b, long lane, int l) {
-    const long where = m_.index ? m_.index[b * m_.nlane + lane] : lane;
-    if (where < 0) {
-      at_[l] = -1;
-      group_[l] = 0;
-      pixel_[l] = 0;
+  void places(long b, long lane, int count) {
+    if (!m_.index) {  // a run of pixels of one group
+      group_[0] = static_cast<int>(lane / m_.block);
+      const long first = b * m_.block + lane % m_.block;
+      at_[0] = group_[0] * m_.npix + first;
+      for (int l = 0; l < count; ++l) {
+        group_[l] = group_[0];
+        at_[l] = at_[0] + l;
+      }
       return;
     }
-    group_[l] = static_cast<int>(where / m_.block);
-    pixel_[l] = b * m_.block + where % m_.block;
-    at_[l] = group_[l] * m_.npix + pixel_[l];
+    for (int l = 0; l < count; ++l) {
+      const int32_t where = m_.index[b * m_.nlane + lane + l];
+      group_[l] = where < 0 ? 0 : where / m_.block;
+      at_[l] = where < 0 ? -1 : group_[l] * (m_.npix - m_.block) + b * m_.block + where;
+    }
+  }
+
+  void weigh(int count, double* root) const {
+    std::fill(root + count, root + RUN, 0.0);
+    if (!m_.index && !m_.weight) {
+      std::fill(root, root + count, std::sqrt(m_.scale[group_[0]]));
+      return;
+    }
+    for (int l = 0; l < count; ++l) {
+      const double weight =
+          m_.weight && at_[l] >= 0 ? m_.weight[at_[l] - group_[l] * m_.npix] : 1.0;
+      root[l] = at_[l] < 0 ? 0.0 : std::sqrt(m_.scale[group_[l]] * weight);
+    }
   }
 
   template <typename Real>
-  void row(const Real* map, bool straight, int count, double factor, const double* root,
+  void row(const Real* map, int count, double factor, const double* root,
            double* x) const {
     for (int s = 0; s < NSUB; ++s) {
-      double* to = x + s * size_;
+      double* __restrict to = x + s * size_;
       const int n = std::max(0, std::min(CHUNK, count - s * CHUNK));
-      const double* by = root + s * CHUNK;
-      if (straight && n > 0) {
-        const Real* from = map + at_[s * CHUNK];
+      const double* __restrict by = root + s * CHUNK;
+      if (m_.index) {
         for (int l = 0; l < n; ++l) {
-          const double value = from[l];
-          to[l] = (value == value ? value : 0.0) * factor * by[l];
+          const long at = at_[s * CHUNK + l];
+          to[l] = at < 0 ? 0.0 : static_cast<double>(map[at]);
         }
-      } else {
-        for (int l = 0; l < n; ++l) {
-          const double value = at_[s * CHUNK + l] < 0 ? 0.0 : map[at_[s * CHUNK + l]];
-          to[l] = (value == value ? value : 0.0) * factor * by[l];
-        }
+      } else if (n == CHUNK) {
+        const Real* __restrict from = map + at_[s * CHUNK];
+        for (int l = 0; l < CHUNK; ++l) to[l] = from[l];
+      } else if (n > 0) {
+        std::copy_n(map + at_[s * CHUNK], n, to);
       }
-      for (int l = n; l < CHUNK; ++l) to[l] = 0.0;
+      std::fill(to + n, to + CHUNK, 0.0);
+      for (int v = 0; v < CHUNK; v += WIDTH) {
+        const Vec value = distsep::at(to + v);
+        put(to + v, (value == value ? value : all(0.0)) * (factor * distsep::at(by + v)));
+      }
     }
   }
 
@@ -155,7 +169,7 @@ class Fetch {
   const Whitened& m_;
   Scratch raw_;
   long size_;
-  long at_[RUN], pixel_[RUN];
+  long at_[RUN];
   int group_[RUN];
 };
 

@@ -1,0 +1,54 @@
+"""Arrays on whole pages of memory, which are used again when nobody looks at them.
+
+A streamed pass reads part after part: new memory for each would be zeroed by the system
+page by page, which takes as long as reading. Arrays on whole pages are taken over by JAX
+on a processor without a copy.
+"""
+
+import math
+import mmap
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+_KEPT = 2**26  # a larger array goes back to the system [bytes]
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_MOST = 8  # so many are kept, of each size
+_free: dict[int, list[mmap.mmap]] = {}
+
+
+class _Lease:
+    """Owner of the memory of an array: its end is the end of the last view."""
+
+    def __init__(self, memory: mmap.mmap, nbytes: int):
+        start = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
+        self.__array_interface__: dict[str, Any] = {
+            "data": (start, False),
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+        weakref.finalize(self, _back, memory, len(memory)).atexit = False
+
+
+def _back(memory: mmap.mmap, size: int) -> None:
+    free = _free.setdefault(size, [])
+    if size <= _KEPT and len(free) < _MOST:
+        free.append(memory)
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Return an array on whole pages, not initialised.
+
+    Args:
+        shape: Its shape.
+        dtype: Its type.
+    """
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    size = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
+    free = _free.get(size)
+    memory = free.pop() if free else mmap.mmap(-1, size, _PRIVATE)
+    return np.asarray(_Lease(memory, nbytes)).view(dtype).reshape(shape)

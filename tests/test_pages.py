@@ -1,0 +1,33 @@
+"""Arrays on whole pages: whole, apart from one another, and used again."""
+
+import numpy as np
+import pytest
+
+from distsep.data import pages
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (1,), (5, 7), (1025, 513)])
+@pytest.mark.parametrize("dtype", ["<f8", np.float32, np.uint64])
+def test_an_array_of_any_shape(shape, dtype):
+    x = pages.empty(shape, dtype)
+    assert x.shape == shape
+    assert x.dtype == np.dtype(dtype)
+    assert x.ctypes.data % 4096 == 0
+    assert x.flags.writeable
+    assert x.flags.c_contiguous
+
+
+def test_memory_is_not_handed_out_while_a_view_looks_at_it():
+    first = pages.empty((1000,), float)
+    first[:] = 1.0
+    view = first.reshape(10, 100)[3:, ::2]
+    del first
+    others = [pages.empty((1000,), float) for _ in range(20)]
+    for x in others:
+        x[:] = 2.0
+    assert (view == 1.0).all()
+
+
+def test_memory_is_used_again():
+    where = [pages.empty((4321,), float).ctypes.data for _ in range(3)]
+    assert len(set(where)) == 1
