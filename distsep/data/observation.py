@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from distsep.data import pages
 from distsep.data.blocks import Grid
 from distsep.data.healpix import UNSEEN, filled, refuse_masked, ring_to_nest
 from distsep.data.noise import Noise, described_noise, variance_maps
@@ -146,7 +147,7 @@ class Observation:
         index = np.flatnonzero(use)
         index = index[np.argsort(nest[index], kind="stable")]
         scale = factor.astype(d.dtype)[:, None, None]
-        d = np.where(missing, np.asarray(np.nan, d.dtype), d)[..., index] * scale
+        d = _taken(d, missing, index, scale)
         if polcconv == "IAU" and "U" in stokes:
             d[:, stokes.index("U")] *= -1
         noise = noise.select(index)
@@ -225,6 +226,15 @@ class Observation:
             grid=Grid.of(max(len(keep), 1)),
             caller_index=None if self.caller_index is None else self.caller_index[keep],
         )
+
+
+def _taken(d, missing, index, scale) -> np.ndarray:
+    """Maps at some pixels, scaled, NaN where missing: on pages that JAX takes over."""
+    out = pages.empty((*d.shape[:-1], len(index)), d.dtype)
+    for f, k in np.ndindex(*d.shape[:-1]):
+        np.multiply(d[f, k, index], scale[f, 0, 0], out=out[f, k])
+        out[f, k, missing[f, k, index]] = np.nan
+    return out
 
 
 def _check_words(**given: tuple[str, tuple[str, ...]]) -> None:

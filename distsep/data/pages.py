@@ -1,8 +1,8 @@
 """Arrays on whole pages of memory, which are used again when nobody looks at them.
 
 A streamed pass reads part after part: new memory for each would be zeroed by the system
-page by page, which takes as long as reading. Arrays on whole pages are taken over by JAX
-on a processor without a copy.
+page by page, which takes as long as reading. JAX takes over arrays on whole pages
+without a copy, on a processor.
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 _KEPT = 2**26  # a larger array goes back to the system [bytes]
+_LARGE = 2**22  # from here on the system is asked for large pages [bytes]
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _MOST = 8  # so many are kept, of each size
 _free: dict[int, list[mmap.mmap]] = {}
@@ -39,6 +40,13 @@ def _back(memory: mmap.mmap, size: int) -> None:
         free.append(memory)
 
 
+def _new(size: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, size, _PRIVATE)
+    if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """Return an array on whole pages, not initialised.
 
@@ -50,5 +58,5 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     nbytes = math.prod(shape) * dtype.itemsize
     size = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
     free = _free.get(size)
-    memory = free.pop() if free else mmap.mmap(-1, size, _PRIVATE)
+    memory = free.pop() if free else _new(size)
     return np.asarray(_Lease(memory, nbytes)).view(dtype).reshape(shape)
