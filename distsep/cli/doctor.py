@@ -10,6 +10,7 @@ import numpy as np
 from rich.text import Text
 
 from distsep.cli.session import Session
+from distsep.native import kernels
 
 PACKAGES = (
     "jax",
@@ -38,6 +39,7 @@ def examine(session: Session) -> None:
         ("MPI", _mpi),
         ("ranks", _ranks),
         ("devices", _devices),
+        ("kernels", _kernels),
         ("separation", _separation),
     ]
     good = True
@@ -109,6 +111,14 @@ def _devices(session: Session) -> str:
     return (
         "; ".join(f"rank {r}: {words}" for r, words in enumerate(every)) + "; float64"
     )
+
+
+def _kernels(session: Session) -> str:
+    """Say what the passes run on; all ranks must run the same, for the same bits."""
+    every = session.comm.allgather(kernels.state()[1])
+    if len(set(every)) > 1:
+        raise RuntimeError(f"the ranks differ: {', '.join(sorted(set(every)))}")
+    return f"{every[0]}{'' if kernels.usable() else '; programs of XLA are used'}"
 
 
 def _separation(session: Session) -> str:

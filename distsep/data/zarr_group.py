@@ -6,7 +6,6 @@ gives fill values for a missing chunk). What the arrays mean is not known here.
 """
 
 import math
-import os
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ import zarr
 
 from distsep.data import pages
 from distsep.data.blocks import Grid
+from distsep.data.chunk_files import check_file, chunk_file, read_rows
 from distsep.data.plain import plain
 from distsep.data.zarr_header import Header, damaged, is_json, read_header
 from distsep.parallel import Comm, serial
@@ -31,7 +31,6 @@ _EVERY_CHUNK = {"array.write_empty_chunks": True}
 CELLS = "cells"
 # Chunks that wait to be written, of all arrays together.
 _MOST_WAITING = 8
-_ROWS = 512  # that one read fills at once
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class GroupWriter:
             short, fill = whole, np.asarray(array.fill_value, dtype)
             whole = np.full((*short.shape[:-1], length), fill, dtype)
             whole[..., : short.shape[-1]] = short
-        file = _chunk_file(self.path, name, array, chunk)
+        file = chunk_file(self.path, name, array, chunk)
         file.parent.mkdir(parents=True, exist_ok=True)
         whole.tofile(file)
 
@@ -311,7 +310,7 @@ class GroupReader:
         array = self._array(name)
         if self.dims(name)[-1:] != (CELLS,):
             if array.size:
-                _check_file(_chunk_file(self.path, name, array, 0), array)
+                check_file(chunk_file(self.path, name, array, 0), array)
             return np.asarray(array[...])
         last = self.grid.nchunks if last is None else last
         start = self.grid.chunk_range(first)[0] if last > first else 0
@@ -321,14 +320,14 @@ class GroupReader:
         out = pages.empty((*array.shape[:-1], stop - start), plain)
         rows = out.reshape(math.prod(array.shape[:-1]), stop - start)
         for chunk in range(first, last):
-            file = _chunk_file(self.path, name, array, chunk)
-            _check_file(file, array)
+            file = chunk_file(self.path, name, array, chunk)
+            check_file(file, array)
             a, b = (pixel - start for pixel in self.grid.chunk_range(chunk))
             if b - a < array.chunks[-1]:  # the last one is filled up
                 whole = np.fromfile(file, plain).reshape(len(rows), -1)
                 rows[:, a:b] = whole[:, : b - a]
             else:
-                _read_rows(file, [row[a:b] for row in rows])
+                read_rows(file, [row[a:b] for row in rows])
         return out
 
     def _array(self, name: str) -> Any:
@@ -367,46 +366,3 @@ def _refusal(path: Path, kind: str, overwrite: bool) -> str | None:
     if not overwrite:
         return f"{path} exists: choose another name or `--overwrite` (overwrite=True)."
     return None
-
-
-def _chunk_file(path: Path, name: str, array: Any, chunk: int) -> Path:
-    """Return the file of a chunk; only the last axis is cut."""
-    place = ["0"] * (array.ndim - 1) + [str(chunk)] if array.ndim else []
-    return path.joinpath(name, "c", *place)
-
-
-def _read_rows(file: Path, rows: list[np.ndarray]) -> None:
-    """Read a file into runs of memory that follow one another in it."""
-    with file.open("rb", buffering=0) as stream:
-        for i in range(0, len(rows), _ROWS):
-            some = rows[i : i + _ROWS]
-            if os.readv(stream.fileno(), some) == sum(row.nbytes for row in some):
-                continue
-            # A read may be cut short: each row by itself.
-            stream.seek(sum(row.nbytes for row in rows[:i]))
-            for row in some:
-                _read_fully(stream, memoryview(row).cast("B"))
-
-
-def _read_fully(stream: Any, to: memoryview) -> None:
-    while len(to):
-        n = stream.readinto(to)
-        if not n:
-            raise OSError(f"{stream.name} became shorter while it was read.")
-        to = to[n:]
-
-
-def _check_file(file: Path, array: Any) -> None:
-    """Raise an error that names a chunk file which is missing or truncated."""
-    expected = int(np.prod(array.chunks, dtype=np.int64)) * array.dtype.itemsize
-    try:
-        size = file.stat().st_size
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"the chunk {file} is missing: the store is damaged, write it again."
-        ) from None
-    if size != expected:
-        raise OSError(
-            f"the chunk {file} is truncated: expected {expected} bytes, found {size}. "
-            "The store is damaged, write it again."
-        )

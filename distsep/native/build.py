@@ -1,6 +1,6 @@
 """Compile the kernels: once for each level of instructions a processor may have.
 
-Run by `pip install` (see `hatch_build.py`), or by hand. Imports nothing of
+Run by `pip install` (see `launch/build_hook.py`), or by hand. Imports nothing of
 distsep. Where there is no C++ compiler nothing is made, and distsep
 runs on the programs that XLA compiles.
 """
