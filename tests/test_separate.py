@@ -379,6 +379,32 @@ def test_patches_without_data_are_nan_and_harm_no_other():
     assert len(result.names) == np.isfinite(beta).sum() + 1
 
 
+def test_more_combinations_of_patches_than_an_integer_counts():
+    """9 kinds x 400 patches: what the patches are called does not matter."""
+    rng, bands = np.random.default_rng(67), ("40", "60", "90", "120", "240", "350")
+    kinds = ["Dust.beta_d", "Dust.temp", "Synchrotron.beta_pl"]
+    kinds += [f"calibration.{band}" for band in bands]
+    few = {kind: rng.permutation(NPIX) % 2 for kind in kinds}
+    far = {kind: np.array([17, 399])[ids] for kind, ids in few.items()}
+    given = {
+        "calibration": bands,
+        "priors": {f"calibration.{band}": (1.0, 0.01) for band in bands},
+        "solver": "newton",
+    }
+    near, wide = (
+        distsep.separate(components(), observe(), patches=patches, **given)
+        for patches in (few, far)
+    )
+    assert len(near.names) == 2 * 9
+    for kind in kinds:
+        assert wide.parameters[kind].shape == (400,)
+        np.testing.assert_array_equal(
+            wide.parameters[kind][[17, 399]], near.parameters[kind]
+        )
+    np.testing.assert_array_equal(wide.amplitudes, near.amplitudes)
+    np.testing.assert_array_equal(wide.covariance, near.covariance)
+
+
 def test_intensity_and_polarisation_with_parameters_of_their_own():
     """One run with `stokes` groups is two runs."""
     groups = {"stokes": ["I", "QU"]}
