@@ -15,7 +15,7 @@ import numpy as np
 
 from distsep.data.result import Result
 from distsep.inference.amplitudes import SecondPass
-from distsep.inference.fit import check_settings, fit
+from distsep.inference.fit import fit, setting_mistakes
 from distsep.inference.noise_bias import Corrected, noise_samples
 from distsep.inference.objective import Objective
 from distsep.inference.passes import Devices, PoolSums
@@ -67,8 +67,8 @@ def separate(
         components: Emission laws, `distsep.CMB()`, `distsep.Dust(nu0=353.0)`, ...
         observation: Maps in memory (with `comm`, those of this rank), or what
             `distsep.open_observation` returns: then every rank reads its own chunks.
-        patches: By parameter name, where it has one value: see `resolve_patches`.
-        start: Where to start; number or one per patch.
+        patches: By parameter name, where it has one value: see `read_patches`.
+        start: Where to start; number or one per patch, NaN where it has no data.
         fixed: Parameters held at a number.
         priors: `(mean, std)` of Gaussian priors.
         bounds: `(lower, upper)`.
@@ -99,15 +99,18 @@ def separate(
         streamed: read them from `output`.
 
     Raises:
-        ValueError: whatever is wrong with the input, before anything is computed.
+        ValueError: lists all that is wrong with the input, before anything is
+            computed.
 
     Communication: collective: all ranks must call it.
 
     References:
         Stompor et al. (2009), MNRAS 392, 216; Stompor et al. (2016), PRD 94, 083526.
     """
-    check_settings(solver, tolerance, max_steps)
     clock = _Clock()
+    wrong = setting_mistakes(solver, tolerance, max_steps)
+    if reduce not in (None, True, False):
+        wrong.append(f"`reduce` should be True, False or None, got {reduce!r}")
     comm = comm or ranks.serial()
     local = local_devices(devices)
     source = source_of(observation, observed, comm)
@@ -115,14 +118,17 @@ def separate(
         components,
         source,
         comm=comm,
-        patches=patches or {},
-        start=start or {},
+        patches=patches,
+        start=start,
         fixed=fixed,
-        priors=priors or {},
-        bounds=bounds or {},
+        priors=priors,
+        bounds=bounds,
         shared=shared,
         bands={"calibration": calibration, "band_shift": band_shift, "angle": angle},
         global_terms=global_terms,
+        amplitude_unit=amplitude_unit,
+        amplitude_covariance=amplitude_covariance,
+        mistakes=wrong,
     )
     plan, model, parameters = problem.plan, problem.model, problem.parameters
     kept = problem.kept(amplitude_unit, tuple(amplitude_covariance), residuals)

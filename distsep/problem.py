@@ -1,26 +1,26 @@
 """The problem of a separation, put together before anything is fitted.
 
 The model (A(beta), global terms, parameters) and the samples (pools, layout), joined.
-Everything that can be wrong with the input is found here.
+What can be wrong with the input and shows only in the maps is found here; the rest is
+found in `request.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distsep.data.patch_specs import resolve_patches, resolve_regions
 from distsep.data.source import PairSource
-from distsep.data.templates import PixelMaps
 from distsep.inference.model import Model
 from distsep.inference.passes import Devices, Survey
 from distsep.inference.plan import Plan
 from distsep.inference.reduce import worthwhile
 from distsep.keep import Kept
 from distsep.model.mixing import MixingMatrix
-from distsep.model.parameters import Parameters, check_names, make_parameters
-from distsep.model.terms import LinearTerms, expand
+from distsep.model.parameters import Parameters, make_parameters
+from distsep.model.terms import LinearTerms
 from distsep.model.units import conversion
+from distsep.request import Request, read_request
 
 
 class Problem(NamedTuple):
@@ -80,10 +80,6 @@ class Problem(NamedTuple):
         Raises:
             ValueError: asked for where every pixel has its own noise shape.
         """
-        if asked not in (None, True, False):
-            raise ValueError(
-                f"`separate(reduce=...)` must be True, False or None, got {asked!r}."
-            )
         if self.reducible:
             if asked is None:
                 return worthwhile(self.plan.pools.count, self.entries)
@@ -100,11 +96,7 @@ class Problem(NamedTuple):
         return PairSource(self.plan.source, observation)
 
     def kept(self, unit: str, covariance: Sequence[str], residuals: bool) -> Kept:
-        """Say what is kept of the maps, in which unit.
-
-        Raises:
-            ValueError: a unit the amplitudes cannot be in; an unknown component.
-        """
+        """Say what is kept of the maps, in which unit."""
         mixing, places = (
             self.mixing,
             self.terms.free(self.mixing.component_names, self.plan.joint, self.nstokes),
@@ -115,12 +107,6 @@ class Problem(NamedTuple):
             units[component.name], factor = _amplitude_unit(component, own, unit)
             nu0[component.name] = component.nu0
             scale.append(factor)
-        unknown = [c for c in covariance if c not in units]
-        if unknown:
-            raise ValueError(
-                f"`separate(amplitude_covariance={list(covariance)})`: expected names "
-                f"among {', '.join(units)}; got {', '.join(unknown)}."
-            )
         patch_of = {
             k: f
             for k, (_, f) in self.where.items()
@@ -129,62 +115,24 @@ class Problem(NamedTuple):
         return Kept(units, nu0, np.array(scale), patch_of, tuple(covariance), residuals)
 
 
-def set_up(
-    components: Sequence,
-    source: Any,
-    *,
-    comm: Any,
-    patches: Mapping,
-    start: Mapping,
-    fixed: Mapping | None,
-    priors: Mapping,
-    bounds: Mapping,
-    shared: Mapping | None,
-    bands: Mapping,
-    global_terms: Sequence,
-) -> Problem:
+def set_up(components: Any, source: Any, *, comm: Any, **asked: Any) -> Problem:
     """Join a model and the maps of a rank.
 
     Args:
         components: Emission laws.
         source: Parts of the maps of this rank.
         comm: Ranks.
-        patches: As for `separate`, and so the next ones.
-        start: Where to start.
-        fixed: Parameters held.
-        priors: `(mean, std)`.
-        bounds: `(lower, upper)`.
-        shared: Parameters that are one.
-        bands: `calibration`, `band_shift` and `angle`: names of bands.
-        global_terms: Monopoles, templates, ...
+        asked: What else is asked for, see `Request`.
 
     Raises:
         ValueError: whatever is wrong with them.
 
-    Communication: that of `Plan` and of `resolve_patches`.
+    Communication: that of `read_request` and of `Plan`.
     """
-    header = source.header
-    mixing = MixingMatrix(
-        components,
-        header.instrument,
-        stokes=header.stokes,
-        fixed=fixed,
-        shared=shared,
-        **bands,
-    )
-    nstokes, joint = len(header.stokes), mixing.joint
-    names, kinds = mixing.component_names, mixing.names
-    terms = expand(
-        global_terms, header.instrument, header.stokes, names, joint, PixelMaps(header)
-    )
-    check_names("patches", patches, kinds)
-    where = {k: resolve_patches(patches.get(k), k, source, comm) for k in kinds}
-    where |= {
-        k.name: resolve_regions(k.regions, k.name, k.stokes, source, comm)
-        for k in terms.kinds
-    }
-    functions = [f for _, f in where.values()]
-    ncolumn = len(names) * (nstokes if joint else 1) - len(terms.regional)
+    request = Request(components, **asked)
+    mixing, terms, where = read_request(request, source, comm)
+    nstokes, joint = len(mixing.stokes), mixing.joint
+    ncolumn = len(mixing.components) * (nstokes if joint else 1) - len(terms.regional)
     ngroup = 1 if joint else nstokes
     plan = Plan(
         source,
@@ -192,15 +140,10 @@ def set_up(
         ncolumn=ncolumn,
         joint=joint,
         rank=comm.rank,
-        patches=functions,
+        patches=[f for _, f in where.values()],
         templates=lambda obs: terms.templates(obs, ngroup),
         allgather=comm.allgather,
     )
-    if not ncolumn:
-        raise ValueError(
-            "`separate(global_terms=...)`: every component is regional: at least one "
-            "must have an amplitude in every pixel."
-        )
     if plan.pools.number == 0:
         raise ValueError(
             f"`separate(...)`: no pixel has the {ncolumn} bands that {ncolumn} "
@@ -211,9 +154,9 @@ def set_up(
         tuple(where),
         [n for n, _ in where.values()],
         plan.pools.patch,
-        start=start,
-        bounds=bounds,
-        priors={**priors, **given},
+        start=request.start or {},
+        bounds=request.bounds or {},
+        priors={**(request.priors or {}), **given},
         defaults=mixing.defaults,
         default_bounds=mixing.bounds,
         linear=tuple(k.name for k in terms.kinds),
@@ -226,7 +169,6 @@ def set_up(
         terms.band_rows,
         terms.regional,
     )
-    _check_instrument(bands, parameters, len(header.instrument.bands))
     unknown = int((parameters.prior_precision == 0).sum())
     known = int(plan.pools.count.sum()) * model.nrow
     if unknown > known:
@@ -246,19 +188,6 @@ def misfit(chi2: float, dof: int) -> list[str]:
         f"chi2/dof = {chi2 / dof:.3g}: the model does not describe the data, or the "
         "noise is larger than stated; the errors do not hold."
     ]
-
-
-def _check_instrument(bands: Mapping, parameters: Parameters, nband: int) -> None:
-    """Refuse a gain or an angle common to all bands: the amplitudes absorb it."""
-    for kind in ("calibration", "angle"):
-        mine = [k.startswith(f"{kind}.") for k in parameters.kinds]
-        known = parameters.prior_precision[np.array(mine, bool)[parameters.kind]]
-        if len(set(bands[kind] or ())) == nband and not known.any():
-            raise ValueError(
-                f"`separate({kind}=...)`: all {nband} bands are free, and what they "
-                "have in common is degenerate with the amplitudes. Leave one band out "
-                "as the reference, or give `priors`."
-            )
 
 
 def _amplitude_unit(component: Any, own: str, wanted: str) -> tuple[str, float]:

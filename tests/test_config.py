@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import distsep
 from distsep.config import ConfigError, RunConfig, read_config, read_sky
 from distsep.config.errors import collect
 from distsep.config.run import ComponentTable
 from distsep.config.tables import gather_parameters
 from distsep.data.fits_out import write_maps
+from distsep.data.store import save_observation
 
 SKY = """
 [sky]
@@ -116,6 +118,60 @@ def test_all_mistakes_of_all_tables_are_listed_at_once(write):
     text = "\n".join(lines)
     for name in ("stokes", "Dust", "temp", "monopole", "adam", "output"):
         assert f"did you mean `{name}`?" in text
+
+
+def test_what_only_the_data_tell_is_listed_with_the_rest(write):
+    """Of the store and the FITS files the headers are enough."""
+    ins = distsep.Instrument([40.0, 100.0, 240.0, 350.0], depth_p=[1.0] * 4)
+    sky = distsep.Observation(np.ones((4, 2, 192)), ins, stokes="QU", nside=4)
+    save_observation(sky, "sky.zarr")
+    for name, nside, frame in (("fine", 16, "G"), ("C", 4, "C")):
+        ids, said = np.zeros((1, 12 * nside**2)), {"nside": nside, "coordsys": frame}
+        write_maps(f"{name}.fits", ids, names=["ID"], units=[""], **said)
+    nu = np.linspace(10, 200, 20)
+    np.savetxt("spin.txt", np.column_stack([nu, np.exp(-(((nu - 30) / 50) ** 2))]))
+    path = write(
+        """
+        [observation]
+        store = "sky.zarr"
+        mask = "C.fits"
+        [[component]]
+        kind = "CMB"
+        [[component]]
+        kind = "Dust"
+        nu0 = 353.0
+        beta_d = { start = 7.0, bounds = [1, 2], patches = { map = "fine.fits" } }
+        temp = { prior = { mean = 20.0, std = 0.0 } }
+        tmp = 3.0
+        [[component]]
+        kind = "TabulatedAME"
+        nu0 = 30.0
+        table = "spin.txt"
+        [[component]]
+        kind = "Dust"
+        nu0 = 150.0
+        beta_d = { patches = { map = "C.fits", field = 3 } }
+        [[global]]
+        kind = "template"
+        file = "fine.fits"
+        """
+    )
+    lines = problems(read_config, path)
+    for key, words in {
+        "observation.mask": "COORDSYS = 'C', but the maps are in 'G'",
+        "component.1.beta_d.start": "7 is outside its bounds [1, 2]",
+        "component.1.beta_d.patches.map": "fine.fits: nside 16, finer than the maps",
+        "component.1.temp.prior.std": "should be greater than 0",
+        "component.1.tmp": "unknown key; did you mean `temp`?",
+        "component.TabulatedAME": "covers 10 .. 200 GHz; the band at 350 .. 350 GHz",
+        "component.3.name": "two components are called `Dust`",
+        "component.3.beta_d.patches.map": "C.fits",
+        "global.template.file": "fine.fits: nside 16, finer than the maps",
+    }.items():
+        assert any(line.startswith(f"{key}: ") and words in line for line in lines), (
+            key,
+            "\n".join(lines),
+        )
 
 
 @pytest.mark.parametrize(

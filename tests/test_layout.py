@@ -30,8 +30,10 @@ def costs_of(sample, block):
     return tile_costs(block_runs(sample, block))
 
 
-def counted(key):
-    return np.unique(key[key >= 0], return_counts=True)
+def counted(keys, columns, used):
+    """Distinct keys, and how many samples have each."""
+    found, at = keys.number(columns, used)
+    return found, np.bincount(at[at >= 0], minlength=len(found))
 
 
 def laid_out(sample, tile=None):
@@ -85,44 +87,74 @@ def test_all_ranks_choose_one_tile():
         assert lay_out(sample, BLOCK, tile, ntile).index.shape[1] == tile * ntile
 
 
-def test_keys_number_each_combination_and_nothing_else():
-    rng = np.random.default_rng(22)
-    columns = [rng.integers(-1, n, (2, 50)) for n in (4, 1, 9)]
-    used = rng.random((2, 50)) > 0.2
-    keys = Keys([4, 1, 9])
-    key = keys(columns, used)
-    good = used & (np.array(columns) >= 0).all(0)
-    np.testing.assert_array_equal(key >= 0, good)
-    np.testing.assert_array_equal(
-        keys.decode(key[good]), np.stack([c[good] for c in columns], 1)
-    )
+# Patches of each kind, and noise classes; the last two pass 64 bits, in 2 and 4 words.
+RADIX = {
+    "few": [4, 1, 9],
+    "all of 62 bits": [2**31, 2**30, 2],
+    "9 kinds x 400": [*[400] * 9, 3],
+    "large": [2**40, 2**40, 7, 2**60, 2**60, 3],
+}
 
 
-def test_too_many_combinations_are_refused():
-    with pytest.raises(ValueError, match="coarser"):
-        Keys([2**40, 2**30, 1])
+def draw_columns(rng, radix, n):
+    """Patches far apart, of which many samples share the same; -1 = not used."""
+    columns = [np.append(rng.integers(0, r, 2), r - 1) for r in radix[:-1]]
+    columns = [c[rng.integers(0, 3, (NGROUP, n))] for c in columns]
+    columns[0] = np.where(rng.random((NGROUP, n)) < 0.1, -1, columns[0])
+    return [*columns, rng.integers(0, radix[-1], (NGROUP, n))]
 
 
-def test_pools_are_numbered_alike_and_counted_over_all_ranks():
-    rng = np.random.default_rng(23)
-    keys = Keys([5, 3])
-    key = keys(
-        [rng.integers(0, 5, (1, 90)), rng.integers(0, 3, (1, 90))],
-        np.ones((1, 90), bool),
-    )
-    key[0, :10] = -1
-    whole = make_pools(keys, [counted(key)], alone)
-    parts = [key[:, :30], key[:, 30:31], key[:, 31:]]
+def by_hand(columns, used):
+    """Distinct rows of the samples that are used, in order, and each sample's."""
+    rows = [
+        tuple(int(c.ravel()[i]) for c in columns) if used.ravel()[i] else (-1,)
+        for i in range(used.size)
+    ]
+    known = sorted({row for row in rows if min(row) >= 0})
+    place = [known.index(row) if min(row) >= 0 else -1 for row in rows]
+    return known, np.reshape(place, used.shape)
+
+
+@pytest.mark.parametrize("radix", RADIX)
+def test_keys_number_the_combinations_in_their_order(radix):
+    rng, keys = np.random.default_rng(22), Keys(RADIX[radix])
+    columns, used = draw_columns(rng, RADIX[radix], 200), rng.random((2, 200)) < 0.9
+    assert (keys.dtype == object) == (radix in ("9 kinds x 400", "large"))
+    found, at = keys.number(columns, used)
+    rows, place = by_hand(columns, used)
+    assert [tuple(row) for row in keys.decode(found).tolist()] == rows
+    assert sorted(found.tolist()) == found.tolist()
+    np.testing.assert_array_equal(at, place)
+
+
+@pytest.mark.parametrize("radix", RADIX)
+@pytest.mark.parametrize("cuts", [[], [30], [30, 31, 31, 60]])
+def test_pools_are_numbered_alike_and_counted_over_all_ranks(radix, cuts):
+    """A rank without a pixel included; every rank has its pixels in two parts."""
+    rng, keys = np.random.default_rng(23), Keys(RADIX[radix])
+    columns, used = draw_columns(rng, RADIX[radix], 90), np.ones((NGROUP, 90), bool)
+    used[:, :10] = False
+    rows, place = by_hand(columns, used)
+    ends = [0, *cuts, 90]
+    found = [
+        [
+            counted(keys, [c[:, a:b] for c in columns], used[:, a:b])
+            for a, b in ((first, (first + last) // 2), ((first + last) // 2, last))
+        ]
+        for first, last in zip(ends, ends[1:], strict=False)
+    ]
     sent = []
-    for part in parts:
-        make_pools(keys, [counted(part)], lambda x: sent.append(x) or [x])
-    split = make_pools(keys, [counted(parts[0])], lambda _: sent)
-    for name in ("keys", "patch", "noise_class", "count"):
-        np.testing.assert_array_equal(getattr(split, name), getattr(whole, name))
-    assert whole.count.sum() == 80
-    number = whole.of(key)
-    assert (number[0, :10] == -1).all()
-    np.testing.assert_array_equal(whole.keys[number[0, 10:]], key[0, 10:])
+    for parts in found:
+        make_pools(keys, parts, lambda x: sent.append(x) or [x])
+    for parts in found:
+        pools = make_pools(keys, parts, lambda _: sent)
+        assert pools.number == len(rows)
+        got = np.column_stack([pools.patch, pools.noise_class])
+        np.testing.assert_array_equal(got, np.array(rows))
+        expected = np.bincount(place[place >= 0], minlength=len(rows))
+        np.testing.assert_array_equal(pools.count, expected)
+    own, at = keys.number(columns, used)
+    np.testing.assert_array_equal(np.append(pools.of(own), -1)[at], place)
 
 
 def pieces_of(layouts, npool):

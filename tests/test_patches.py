@@ -8,8 +8,9 @@ import pytest
 
 from distsep.data import healpix
 from distsep.data.blocks import Grid
-from distsep.data.patch_specs import resolve_patches
+from distsep.data.patch_specs import agree, make_patches, read_patches
 from distsep.data.patches import kmeans_patches, map_patches, nside_patches
+from distsep.model.mistakes import InputError
 from distsep.parallel import serial
 
 NSIDE = 16
@@ -72,7 +73,7 @@ SPECS = {
     "file": ({"map": "x.fits"}, "an array of integers.*a file is read first"),
     "ordering": (
         {"map": ids_of_pixels, "ordering": "UP"},
-        'ordering.*"RING" or "NEST"',
+        '`ordering` to be "RING" or "NEST", got .UP',
     ),
     "stokes": ({"stokes": "QU"}, "`stokes` to be a list of words.*got 'QU'"),
     "stokes 3": ({"stokes": 3}, "`stokes` to be a list of words.*got 3"),
@@ -84,7 +85,7 @@ SPECS = {
     ),
     "negative": (ids_of_pixels - 2, "0 to n-1, or -1 = not used, got -2"),
     "all -1": (np.full(WHOLE, -1), "-1 in every observed pixel"),
-    "all -1, map": ({"map": np.full(12, -1)}, "-1 in every pixel"),
+    "all -1, map": ({"map": np.full(12, -1)}, "-1 in every observed pixel"),
     "length": (
         np.zeros(100, int),
         r"a whole sphere, of nside 16 or.*got shape \(100,\)",
@@ -102,15 +103,27 @@ def source():
         nside=NSIDE, stokes="QU", caller_npix=WHOLE, caller_index=np.arange(WHOLE),
         cell_ids=np.arange(WHOLE), start=0,
     )  # fmt: skip
-    return SimpleNamespace(header=whole, number=1, pixels=lambda _: whole)
+    return SimpleNamespace(
+        header=whole, number=1, pixels=lambda _: whole, npix=lambda _: WHOLE
+    )
+
+
+def resolve(spec, source, comm=None):
+    """Number and function of the patches of a specification, or what is wrong."""
+    comm, wrong = comm or serial(), []
+    own = {"beta": read_patches(spec, "`patches` of 'beta'", source.header)}
+    agreed = agree(own, source, comm, wrong)
+    if wrong:
+        raise InputError("separate(...)", *wrong)
+    return make_patches(agreed["beta"], source, comm)
 
 
 @pytest.mark.parametrize("case", SPECS)
 def test_patches_that_are_none_are_refused(source, case):
     spec, match = SPECS[case]
     with pytest.raises(ValueError, match=match) as caught:
-        resolve_patches(spec, "Dust.beta_d", source, serial())
-    assert "`separate(patches={'Dust.beta_d': " in str(caught.value)
+        resolve(spec, source)
+    assert "`patches` of 'beta'" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +133,7 @@ def test_pixels_without_a_patch(source, missing):
     ids = np.where(ids_of_pixels == 0, missing, ids_of_pixels)
     masked = np.ma.array(ids_of_pixels, mask=ids_of_pixels == 0)
     for given in (masked, {"map": ids, "ordering": "NEST"}):
-        number, of = resolve_patches(given, "Dust.beta_d", source, serial())
+        number, of = resolve(given, source)
         assert (number, of is not None) == (5, True)
         expected = np.where(ids_of_pixels == 0, -1, ids_of_pixels)
         np.testing.assert_array_equal(of and of(source.header), expected[None])

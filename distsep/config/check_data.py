@@ -1,7 +1,7 @@
 """Checks of [observation] and [instrument]: is there what is named, and do they agree?
 
-Of a store only the attributes are opened, of a FITS file nothing. The noise that goes
-with FITS maps is checked in `check_noise.py`.
+Of a store only the attributes are opened, of a FITS file the header. The noise that
+goes with FITS maps is checked in `check_noise.py`.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from distsep.config.check_basics import (
     hits_problems,
     unit_problems,
 )
-from distsep.config.check_headers import header_problems
+from distsep.config.check_headers import header_problems, maps_nside, sphere_problems
 from distsep.config.check_noise import NOISE_KEYS, noise_problems
 from distsep.config.errors import Place, Problem
 from distsep.config.model import build_instrument
-from distsep.model.instrument import instrument, presets
+from distsep.model.instrument import Instrument, instrument, presets
 
 if TYPE_CHECKING:
     from distsep.config.run import BandTable, ObservationTable, RunConfig
@@ -33,6 +33,8 @@ class Known(NamedTuple):
     bands: list[str] | None = None
     stokes: str | None = None
     nside: int | None = None
+    coordsys: str | None = None
+    instrument: Instrument | None = None
 
 
 def data_problems(config: "RunConfig") -> Any:
@@ -43,8 +45,15 @@ def data_problems(config: "RunConfig") -> Any:
         return Known()
     yield from file_problems(PLACE, table, "mask", "hits")
     yield from hits_problems(PLACE, table)
-    if table.fits is not None:
-        return (yield from _fits(config))
+    known = yield from _fits(config) if table.fits is not None else _stored(config)
+    sphere = {"nside": known.nside, "coordsys": known.coordsys}
+    for key in ("mask", "hits"):
+        yield from sphere_problems((*PLACE, key), getattr(table, key), **sphere)
+    return known
+
+
+def _stored(config: "RunConfig") -> Any:
+    table = config.observation
     maps = ("unit", "ordering", "coordsys", "polcconv", "resolution")
     for key in (*maps, *NOISE_KEYS):
         if getattr(table, key) is not None:
@@ -69,7 +78,9 @@ def _store(path: str, stokes: str | None) -> Any:
     if stokes is not None and stokes != stored.stokes:
         message = f"the store has {stored.stokes!r}, got {stokes!r}"
         yield ("observation", "stokes"), message
-    return Known(list(stored.instrument.bands), stored.stokes, stored.nside)
+    bands = list(stored.instrument.bands)
+    sphere = stored.nside, stored.coordsys
+    return Known(bands, stored.stokes, *sphere, stored.instrument)
 
 
 def _fits(config: "RunConfig") -> Any:
@@ -97,7 +108,8 @@ def _fits(config: "RunConfig") -> Any:
         known = len(set(named) & set(instrument.bands)) == len(named)
         instrument = instrument.select(named) if known else None
     yield from noise_problems(PLACE, table, held or table.stokes, instrument)
-    return Known(named or bands, table.stokes)
+    sphere = maps_nside(table), table.coordsys
+    return Known(named or bands, table.stokes, *sphere, instrument)
 
 
 def _count(table: "InstrumentTable", bands: list[str], n: int) -> str:

@@ -1,11 +1,12 @@
-"""Checks of the headers of FITS maps: columns, units and frames; no pixel is read."""
+"""Checks of the headers of FITS files: columns, units, frames; no pixel is read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distsep.config.errors import Place, Problem
 from distsep.data.fits import agreed_frames, column_unit
+from distsep.data.fits_scalar import check_sphere
 from distsep.data.fits_table import FitsTable
 from distsep.model.units import MAP_UNITS
 
@@ -54,6 +55,50 @@ def header_problems(place: Place, table: "ObservationTable") -> Any:
         except ValueError as error:
             for line in str(error).split("\n"):
                 yield (*place, "fits"), line
+    return None
+
+
+def sphere_problems(
+    place: Place,
+    file: str | None,
+    columns: Sequence[str | int] = (0,),
+    *,
+    nside: int | None,
+    coordsys: str | None,
+) -> Iterator[Problem]:
+    """Yield what keeps a mask, a template or a patch map from going with the maps.
+
+    A file that cannot be opened as FITS is left to the reader.
+
+    Args:
+        place: Of its key.
+        file: FITS file.
+        columns: Names or numbers of its columns.
+        nside: Of the maps, if it is known.
+        coordsys: Of the maps, if it is known.
+    """
+    if file is None:
+        return
+    try:
+        table = FitsTable.open(Path(file).expanduser(), None, None, False)
+        for column in columns:
+            table.find_one(column)
+        check_sphere(table, nside=nside, coordsys=coordsys)
+    except OSError:
+        pass
+    except ValueError as error:
+        yield place, str(error)
+
+
+def maps_nside(table: "ObservationTable") -> int | None:
+    """Nside of the first of the maps whose header can be read."""
+    for one in table.fits or []:
+        try:
+            return FitsTable.open(
+                Path(one.file), table.hdu, table.ordering, False
+            ).nside
+        except (OSError, ValueError):
+            continue
     return None
 
 

@@ -12,7 +12,8 @@ from distsep.config.check_basics import (
     power_of_two,
     unit_problems,
 )
-from distsep.config.check_data import data_problems
+from distsep.config.check_data import Known, data_problems
+from distsep.config.check_headers import sphere_problems
 from distsep.config.errors import Place, Problem, nearest
 from distsep.config.model import build_law, expand
 
@@ -31,7 +32,8 @@ GLOBAL_KEYS = {
 
 def run_problems(config: "RunConfig") -> Iterator[Problem]:
     """Yield everything wrong with run.toml that its types do not show."""
-    bands, stokes, nside = yield from data_problems(config)
+    known = yield from data_problems(config)
+    bands = known.bands
     laws = yield from build_laws(config.component)
     for n, (table, law) in enumerate(zip(config.component, laws, strict=True)):
         for name, parameter in table.parameters.items():
@@ -39,14 +41,18 @@ def run_problems(config: "RunConfig") -> Iterator[Problem]:
             if law is not None and name not in law.parameters:
                 continue  # reported by `build_laws`
             bounds = law.bounds.get(name) if law else None
-            yield from _parameter(place, parameter, bounds, nside)
+            yield from _parameter(place, parameter, bounds, known)
             if parameter.shared is not None:
                 yield from _shared(place, parameter.shared, config, laws)
+        if law is not None and known.instrument is not None:
+            quadrature = known.instrument.quadrature("K_CMB")
+            for message in law.band_mistakes(quadrature):
+                yield ("component", n), message
     names = _component_names(config, laws)
     if bands and len(names) > len(bands):
         many = f"{len(names)} components in {len(bands)} bands"
         yield ("component",), f"{many}: at least one cannot be told from the others"
-    yield from _globals(config, bands, stokes, nside)
+    yield from _globals(config, known)
     yield from _systematics(config, bands)
     yield from _output(config, names)
 
@@ -72,7 +78,7 @@ def build_laws(tables: list, *, fix_numbers: bool = True) -> Iterator[Problem]:
 
 
 def _parameter(
-    place: Place, table: "ParameterTable", bounds: Any, nside: int | None
+    place: Place, table: "ParameterTable", bounds: Any, known: Known
 ) -> Iterator[Problem]:
     ways = [w for w in ("fixed", "shared") if getattr(table, w) is not None]
     free = ("start", "bounds", "prior", "patches")
@@ -99,17 +105,21 @@ def _parameter(
         mean = table.prior.mean
         yield (*place, "prior"), f"mean {mean:g} is outside the bounds [{lo:g}, {hi:g}]"
     if table.patches is not None:
-        yield from patch_problems((*place, "patches"), table.patches, nside)
+        yield from patch_problems((*place, "patches"), table.patches, known)
 
 
 def patch_problems(
-    place: Place, table: "PatchTable", nside: int | None
+    place: Place, table: "PatchTable", known: Known
 ) -> Iterator[Problem]:
-    """Yield what is wrong with a patch table for maps of this nside."""
+    """Yield what is wrong with a patch table for the maps."""
     ways = [w for w in ("nside", "map", "kmeans") if getattr(table, w) is not None]
     if len(ways) > 1 or not (ways or table.stokes):
         yield place, "give exactly one of nside, map, kmeans"
     yield from file_problems(place, table, "map")
+    nside, coordsys = known.nside, known.coordsys
+    yield from sphere_problems(
+        (*place, "map"), table.map, [table.field], nside=nside, coordsys=coordsys
+    )
     if table.nside is not None:
         yield from power_of_two((*place, "nside"), table.nside)
         if nside is not None and table.nside > nside:
@@ -135,9 +145,8 @@ def _shared(place: Place, target: str, config: Any, laws: list) -> Iterator[Prob
         yield (*place, "shared"), f"`{target}` is itself shared: name the first"
 
 
-def _globals(
-    config: "RunConfig", bands: list | None, stokes: str | None, nside: int | None
-) -> Iterator[Problem]:
+def _globals(config: "RunConfig", known: Known) -> Iterator[Problem]:
+    bands, stokes = known.bands, known.stokes
     labels = [table.label for table in config.component]
     for n, table in enumerate(config.global_):
         place = ("global", n)
@@ -149,13 +158,20 @@ def _globals(
         if wanted and getattr(table, wanted) is None:
             yield (*place, wanted), f"is required for a {table.kind}"
         yield from file_problems(place, table, "file")
+        yield from sphere_problems(
+            (*place, "file"),
+            table.file,
+            table.columns or [0],
+            nside=known.nside,
+            coordsys=known.coordsys,
+        )
         for key in sorted(table.model_fields_set - GLOBAL_KEYS[table.kind]):
             yield (*place, key), f"means nothing for a {table.kind}"
         if table.component is not None and table.component not in labels:
             name = table.component
             yield (*place, "component"), f"no `{name}`; {nearest(name, labels)}"
         if table.regions is not None:
-            yield from patch_problems((*place, "regions"), table.regions, nside)
+            yield from patch_problems((*place, "regions"), table.regions, known)
 
 
 def _systematics(config: "RunConfig", bands: list | None) -> Iterator[Problem]:

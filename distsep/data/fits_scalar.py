@@ -57,6 +57,25 @@ def read_scalar(
     return m
 
 
+def check_sphere(table: FitsTable, *, nside: int | None, coordsys: str | None) -> None:
+    """Refuse a file that does not go with maps of this nside and frame.
+
+    Raises:
+        ValueError: it is finer, or in other coordinates.
+    """
+    if coordsys and table.coordsys not in (None, coordsys):
+        raise ValueError(
+            f"{table.path}: COORDSYS = {table.coordsys!r}, but the maps are in "
+            f"{coordsys!r}: rotate it first, "
+            f"`rotate_map(m, ({table.coordsys!r}, {coordsys!r}))`."
+        )
+    if nside is not None and table.nside > nside:
+        raise ValueError(
+            f"{table.path}: nside {table.nside}, finer than the maps (nside {nside}): "
+            "degrade it first, e.g. with healpy.ud_grade."
+        )
+
+
 def on_sphere(
     table: FitsTable,
     number: int,
@@ -67,12 +86,7 @@ def on_sphere(
 ) -> Inexact[np.ndarray, " pix"]:
     """Return a column of an open file as `read_scalar` does."""
     path = table.path
-    if coordsys and table.coordsys not in (None, coordsys):
-        raise ValueError(
-            f"{path}: COORDSYS = {table.coordsys!r}, but the maps are in "
-            f"{coordsys!r}: rotate it first, "
-            f"`rotate_map(m, ({table.coordsys!r}, {coordsys!r}))`."
-        )
+    check_sphere(table, nside=nside, coordsys=coordsys)
     m = np.full(12 * table.nside**2, float(missing))
     samples = table.samples(number)
     if np.isnan(samples).all():
@@ -83,11 +97,6 @@ def on_sphere(
     m[table.nest_ids()] = np.where(np.isnan(samples), missing, samples)
     if nside is None or nside == table.nside:
         return m
-    if table.nside > nside:
-        raise ValueError(
-            f"{path}: nside {table.nside}, finer than the maps (nside {nside}): "
-            "degrade it first, e.g. with healpy.ud_grade."
-        )
     return m[healpix.parents(nside, np.arange(12 * nside**2), table.nside)]
 
 

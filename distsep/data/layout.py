@@ -7,6 +7,7 @@ are sorted by pool into *lanes*, and lanes into *tiles* of one size that hold on
 only, the rest of a tile being empty. Pure numpy; no sums over samples are taken here.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,17 @@ import numpy as np
 
 TILES = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 TILE_COST = 12  # of a tile beside its lanes, in lanes
+_LARGEST = 2**62  # of a key that is one integer of 64 bits
+
+Found = tuple[np.ndarray, np.ndarray]
 
 
 class Keys:
     """One number for each combination of patches and noise class.
+
+    Where there are too many combinations for an integer of 64 bits, samples are
+    numbered by several of them, and only the keys that are found are put together:
+    Python's integers, which have no end, in arrays of objects.
 
     Args:
         radix: Number of patches of each kind, and of noise classes last.
@@ -25,25 +33,54 @@ class Keys:
 
     def __init__(self, radix: Sequence[int]):
         self._radix = [max(int(r), 1) for r in radix]
-        if np.prod(np.array(self._radix, float)) > 2.0**62:
-            raise ValueError(
-                "`separate(patches=...)`: too many combinations of patches: use fewer "
-                "or coarser ones."
-            )
+        self._words: list[list[int]] = [[]]  # runs of columns that fit in 62 bits
+        for k, r in enumerate(self._radix):
+            word = self._words[-1]
+            if word and math.prod(self._radix[word[0] : k]) * r > _LARGEST:
+                self._words.append([])
+            self._words[-1].append(k)
+        self.dtype = np.dtype(np.int64 if len(self._words) == 1 else object)
 
-    def __call__(self, columns: Sequence[np.ndarray], used: np.ndarray) -> np.ndarray:
-        """Key of every sample, -1 where it is not used or any patch is -1."""
-        key, good = np.zeros(used.shape, np.int64), used
-        for column, radix in zip(columns, self._radix, strict=True):
-            key = key * radix + column
-            good = good & (column >= 0)
-        return np.where(good, key, -1)
+    def number(self, columns: Sequence[np.ndarray], used: np.ndarray) -> Found:
+        """Distinct keys of samples, ascending, and the place of each sample's.
+
+        Args:
+            columns: Patch of each kind and noise class of every sample, of one shape.
+            used: True for samples that are used.
+
+        Returns:
+            The keys, and the place of every sample's among them, or -1 where it is not
+            used or any patch is -1.
+        """
+        good = used.copy()
+        for column in columns:
+            good &= column >= 0
+        first, *others = ([columns[k] for k in word] for word in self._words)
+        keys, place = np.unique(self._word(first, 0, good), return_inverse=True)
+        keys = keys.astype(self.dtype)
+        for n, word in enumerate(others, 1):
+            values, at = np.unique(self._word(word, n, good), return_inverse=True)
+            both, place = np.unique(place * len(values) + at, return_inverse=True)
+            before, now = np.divmod(both, max(len(values), 1))
+            radix = math.prod(self._radix[k] for k in self._words[n])
+            keys = keys[before] * radix + values[now].astype(object)
+        out = np.full(used.shape, -1, np.int32)
+        out[good] = place
+        return keys, out
+
+    def _word(self, columns: Sequence[np.ndarray], n: int, good: np.ndarray):
+        """One integer for the columns of a word, of the good samples."""
+        key = np.zeros(good.shape, np.int64)
+        for column, k in zip(columns, self._words[n], strict=True):
+            key = key * self._radix[k] + column
+        return key[good]
 
     def decode(self, keys: np.ndarray) -> np.ndarray:
         """Columns of each key: `(key, kind + 1)`."""
         out = np.empty((len(keys), len(self._radix)), np.int64)
         for k in range(len(self._radix) - 1, -1, -1):
-            keys, out[:, k] = np.divmod(keys, self._radix[k])
+            radix = self._radix[k]
+            keys, out[:, k] = keys // radix, (keys % radix).astype(np.int64)
         return out
 
 
@@ -68,14 +105,9 @@ class Pools:
         """Number of pools, all ranks."""
         return len(self.keys)
 
-    def of(self, key: np.ndarray) -> np.ndarray:
-        """Pool of each key; -1 stays -1."""
-        if self.number == 1:
-            return np.where(key < 0, -1, 0)
-        return np.where(key < 0, -1, np.searchsorted(self.keys, key))
-
-
-Found = tuple[np.ndarray, np.ndarray]
+    def of(self, keys: np.ndarray) -> np.ndarray:
+        """Pool of each key."""
+        return np.searchsorted(self.keys, keys)
 
 
 def make_pools(keys: Keys, found: Sequence[Found], allgather: Callable) -> Pools:
@@ -88,8 +120,9 @@ def make_pools(keys: Keys, found: Sequence[Found], allgather: Callable) -> Pools
 
     Communication: one allgather of the distinct keys of every rank.
     """
+    types = keys.dtype, np.int64
     own = [
-        np.concatenate([f[i] for f in found] or [[]]).astype(np.int64) for i in (0, 1)
+        np.concatenate([f[i] for f in found] or [[]]).astype(types[i]) for i in (0, 1)
     ]
     every = allgather(own)
     all_keys = np.concatenate([k for k, _ in every])

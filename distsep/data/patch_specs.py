@@ -1,11 +1,10 @@
 """Patches of a parameter: from what the user wrote to the patch of every pixel."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distsep.data import healpix
 from distsep.data.observation import Observation
 from distsep.data.patches import (
     checked_ids,
@@ -13,46 +12,113 @@ from distsep.data.patches import (
     map_patches,
     nside_patches,
 )
+from distsep.model.mistakes import InputError
 
 PatchOf = Callable[[Observation], np.ndarray]
+Patches = tuple[int, PatchOf | None]
+"""Number of patches, and the function that gives those of a part's pixels,
+`observation -> (stokes or 1, pix)` integers, -1 = not used; None: one patch for all."""
 
 
-def resolve_patches(
-    spec: Any, name: str, source: Any, comm: Any
-) -> tuple[int, PatchOf | None]:
-    """Number of patches, and the function that gives those of a part's pixels.
+class Spec(NamedTuple):
+    """Patches as one rank knows them, before the ranks have spoken.
+
+    Attributes:
+        where: What they are of, for messages.
+        number: Patches; of an integer map on the pixels of a rank, those it has.
+        of: The function, or None.
+        kmeans: Seed of K-means, which is run when all is known to be right; or None.
+    """
+
+    where: str
+    number: int = 1
+    of: PatchOf | None = None
+    kmeans: int | None = None
+
+
+def read_patches(spec: Any, where: str, header: Any) -> Spec:
+    """Read what the user wrote about the patches of a parameter.
 
     Args:
         spec: None or 0: one value; an nside; an integer map on the caller's pixels or
             the whole sphere (RING); or one of the mappings `{"nside": n}`,
             `{"kmeans": n, "seed": 0}`, `{"map": ids, "ordering": "RING"}`,
             `{"stokes": ["I", "QU"]}` (its own value for each group of letters).
-        name: Of the parameter, for messages.
-        source: Parts of the maps of this rank.
-        comm: Ranks.
-
-    Returns:
-        The number, and `observation -> (stokes or 1, pix)` integers, -1 = not used;
-        None where there is one patch for all.
+        where: What they are of, for messages.
+        header: Of the maps of this rank.
 
     Raises:
-        ValueError: no such specification, or a map of another length.
+        InputError: no such specification, or a map of another length.
 
-    Communication: for K-means as `kmeans_patches`; for maps one allgather of a number.
+    Communication: none.
     """
     if spec is None or (is_whole(spec) and spec == 0):
-        return 1, None
-    header, where = source.header, f"`separate(patches={{{name!r}: ...}})`"
-    spec = _checked(spec, where, header)
-    if "nside" in spec:
-        return _cells(spec["nside"], name, header.nside)
-    if "kmeans" in spec:
-        return _clusters(spec, where, source, comm)
-    if "stokes" in spec:
-        return _stokes_groups(spec["stokes"], where, header.stokes)
-    if "pixels" in spec:
-        return _pixels(spec["pixels"], where, header, comm)
-    return _sphere(spec, where, header)
+        return Spec(where)
+    try:
+        return _read(spec, where, header)
+    except ValueError as error:
+        raise InputError("separate(...)", str(error)) from None
+
+
+def agree(
+    specs: Mapping[str, Spec], source: Any, comm: Any, wrong: list[str]
+) -> dict[str, Spec]:
+    """Bring the specifications of all ranks to the same numbers of patches.
+
+    Args:
+        specs: By name; a rank may lack those that it found wrong.
+        source: Parts of the maps of this rank.
+        comm: Ranks.
+        wrong: Takes what only all ranks together can tell.
+
+    Communication: one allgather of a number per name.
+    """
+    npix = sum(source.npix(i) for i in range(source.number))
+    every = comm.allgather((npix, {name: spec.number for name, spec in specs.items()}))
+    total = sum(n for n, _ in every)
+    agreed = {}
+    for name, spec in specs.items():
+        number = max(numbers.get(name, 0) for _, numbers in every)
+        agreed[name] = spec._replace(number=number)
+        if number == 0:
+            wrong.append(f"{spec.where} is -1 in every observed pixel: none is used")
+        if spec.kmeans is not None and number > total:
+            wrong.append(
+                f"{spec.where} expected between 1 and {total} K-means patches "
+                f"(observed pixels), got {number}"
+            )
+    return agreed
+
+
+def make_patches(spec: Spec, source: Any, comm: Any) -> Patches:
+    """Make the patches of a specification that all ranks agree on.
+
+    Communication: for K-means as `kmeans_patches`; otherwise none.
+    """
+    if spec.kmeans is None:
+        return spec.number, spec.of
+    parts = [source.pixels(i) for i in range(source.number)]
+    cells = np.concatenate([p.cell_ids for p in parts])
+    nside, first = source.header.nside, parts[0].start
+    ids = kmeans_patches(nside, cells, spec.number, seed=spec.kmeans, comm=comm)
+    return (
+        spec.number,
+        lambda obs: ids[None, obs.start - first :][:, : len(obs.cell_ids)],
+    )
+
+
+def for_each_stokes(patches: Patches, nstokes: int) -> Patches:
+    """Give each Stokes parameter regions of its own."""
+    number, of = patches
+    if nstokes == 1:
+        return number, of
+    first = number * np.arange(nstokes)[:, None]
+
+    def ids(obs):
+        own = np.zeros((1, 1), np.int64) if of is None else of(obs)
+        return np.where(own < 0, -1, own + first)
+
+    return number * nstokes, ids
 
 
 _EXTRA = {"nside": (), "map": ("ordering",), "kmeans": ("seed",), "stokes": ()}
@@ -102,30 +168,34 @@ def _checked(spec: Any, where: str, header: Any) -> Mapping[str, Any]:
     return spec
 
 
-def _cells(coarse: int, name: str, nside: int) -> tuple[int, PatchOf]:
+def _read(spec: Any, where: str, header: Any) -> Spec:
+    spec = _checked(spec, where, header)
+    if "nside" in spec:
+        return _cells(spec["nside"], where, header.nside)
+    if "kmeans" in spec:
+        return Spec(where, int(spec["kmeans"]), kmeans=int(spec.get("seed", 0)))
+    if "stokes" in spec:
+        return _stokes_groups(spec["stokes"], where, header.stokes)
+    if "pixels" in spec:
+        return _pixels(spec["pixels"], where, header)
+    return _sphere(spec, where, header)
+
+
+def _cells(coarse: int, where: str, nside: int) -> Spec:
     if coarse > nside or coarse < 1 or coarse & (coarse - 1):
         raise ValueError(
-            f"`separate(patches={{{name!r}: {coarse}}})`: expected an nside, a power "
-            f"of two of at most {nside}, that of the maps."
+            f"{where} expected an nside, a power of two of at most {nside}, that of "
+            f"the maps; got {coarse}."
         )
-    number = 12 * coarse**2
-    return number, lambda obs: nside_patches(obs.nside, obs.cell_ids, coarse)[
-        None
-    ].astype(np.int64)
+
+    def of(obs):
+        cells = nside_patches(obs.nside, obs.cell_ids, coarse)
+        return cells[None].astype(np.int64)
+
+    return Spec(where, 12 * coarse**2, of)
 
 
-def _clusters(spec, where, source, comm) -> tuple[int, PatchOf]:
-    parts = [source.pixels(i) for i in range(source.number)]
-    cells = np.concatenate([p.cell_ids for p in parts])
-    n = int(spec["kmeans"])
-    seed = int(spec.get("seed", 0))
-    nside = source.header.nside
-    ids = kmeans_patches(nside, cells, n, seed=seed, comm=comm, name=where)
-    first = parts[0].start
-    return n, lambda obs: ids[None, obs.start - first :][:, : len(obs.cell_ids)]
-
-
-def _stokes_groups(spec, where, stokes) -> tuple[int, PatchOf]:
+def _stokes_groups(spec, where, stokes) -> Spec:
     listed = isinstance(spec, list | tuple) and all(isinstance(g, str) for g in spec)
     groups = [set(g) for g in spec] if listed else []
     found = [[i for i, g in enumerate(groups) if s in g] for s in stokes]
@@ -135,10 +205,10 @@ def _stokes_groups(spec, where, stokes) -> tuple[int, PatchOf]:
             f"{', '.join(stokes)} in one of them, got {spec!r}."
         )
     ids = np.array(found, np.int64)
-    return len(groups), lambda _: ids
+    return Spec(where, len(groups), lambda _: ids)
 
 
-def _pixels(ids, where, header, comm) -> tuple[int, PatchOf]:
+def _pixels(ids, where, header) -> Spec:
     rows = (1, len(header.stokes))
     if ids.ndim > 2 or (ids.ndim == 2 and len(ids) not in rows):
         raise ValueError(
@@ -146,48 +216,31 @@ def _pixels(ids, where, header, comm) -> tuple[int, PatchOf]:
             f"{header.caller_npix}), got shape {ids.shape}."
         )
     own = np.atleast_2d(ids)[:, header.caller_index]
-    number = max(comm.allgather(int(own.max(initial=-1)))) + 1
-    if number == 0:
-        raise ValueError(f"{where} is -1 in every observed pixel: none is used.")
-    return number, lambda _: own
+    return Spec(where, int(own.max(initial=-1)) + 1, lambda _: own)
 
 
-def _sphere(spec, where, header) -> tuple[int, PatchOf]:
+def _sphere(spec, where, header) -> Spec:
     whole, ordering = spec["map"], spec.get("ordering", "RING")
-    healpix.check_ordering(ordering, f"{where[1:-1]}: ordering")
+    if str(ordering).upper() not in ("RING", "NEST", "NESTED"):
+        raise ValueError(
+            f'{where} expected `ordering` to be "RING" or "NEST", got {ordering!r}.'
+        )
     sizes = [12 * 4**k for k in range(int(header.nside).bit_length())]
     if whole.ndim != 1 or len(whole) not in sizes:
         own = getattr(header, "caller_npix", None)
         raise ValueError(
             f"{where} expected a map (pix,) of a whole sphere, of nside {header.nside} "
             f"or coarser{f', or of the {own} pixels of the maps' if own else ''}, got "
-            f"shape {whole.shape}."
+            f"shape {whole.shape}{_nside_of(whole.shape[-1])}."
         )
-    number = int(whole.max()) + 1
-    if number == 0:
-        raise ValueError(f"{where} is -1 in every pixel: none is used.")
 
     def of(obs):
         return map_patches(whole, obs.nside, obs.cell_ids, ordering=ordering)[None]
 
-    return number, of
+    return Spec(where, int(whole.max()) + 1, of)
 
 
-def resolve_regions(
-    spec: Any, name: str, nstokes: int, source: Any, comm: Any
-) -> tuple[int, PatchOf | None]:
-    """Like `resolve_patches`, with regions of its own for each Stokes parameter.
-
-    Returns:
-        The number of regions times that of Stokes parameters, and the function.
-    """
-    number, of = resolve_patches(spec, name, source, comm)
-    if nstokes == 1:
-        return number, of
-    first = number * np.arange(nstokes)[:, None]
-
-    def ids(obs):
-        own = np.zeros((1, 1), np.int64) if of is None else of(obs)
-        return np.where(own < 0, -1, own + first)
-
-    return number * nstokes, ids
+def _nside_of(npix: int) -> str:
+    """In words, the nside of a sphere of so many pixels."""
+    nside = round((npix / 12) ** 0.5)
+    return f", nside {nside}" if 12 * nside**2 == npix and npix else ""

@@ -50,26 +50,20 @@ class Fit:
     passes: tuple[int, int]
 
 
-def check_settings(solver: str, tolerance: float, max_steps: int) -> None:
-    """Refuse settings that are none, before the data are looked at.
-
-    Raises:
-        ValueError: unknown solver, tolerance not in (0, 1), max_steps under 1.
-    """
+def setting_mistakes(solver: str, tolerance: float, max_steps: int) -> list[str]:
+    """Say which settings of a fit are none."""
+    wrong = []
     if solver not in SOLVERS:
-        raise ValueError(
-            f"`separate(solver=...)` must be one of {SOLVERS}, got {solver!r}."
-        )
+        wrong.append(f"`solver` should be one of {SOLVERS}, got {solver!r}")
     if not (is_number(tolerance) and 0 < tolerance < 1):
-        raise ValueError(
-            "`separate(tolerance=...)` must be positive and below 1 [sigma], got "
-            f"{tolerance!r}."
+        wrong.append(
+            f"`tolerance` should be positive and below 1 [sigma], got {tolerance!r}"
         )
     if not (is_number(max_steps) and max_steps >= 1 and max_steps == int(max_steps)):
-        raise ValueError(
-            "`separate(max_steps=...)` must be a whole number, at least 1, got "
-            f"{max_steps!r}."
+        wrong.append(
+            f"`max_steps` should be a whole number, at least 1, got {max_steps!r}"
         )
+    return wrong
 
 
 def fit(
@@ -93,7 +87,7 @@ def fit(
         Where it ended; not converging is not an exception.
 
     Raises:
-        ValueError: as `check_settings`; two components of one emission law.
+        ValueError: two components of one emission law.
         FloatingPointError: the likelihood is not finite at a point it went to.
 
     Communication: one pass over the data (one packed allreduce) per step.
@@ -101,7 +95,6 @@ def fit(
     References:
         Kingma & Ba (2015), arXiv:1412.6980, for Adam.
     """
-    check_settings(solver, tolerance, max_steps)
     p = objective.parameters
     require_distinct(objective, p.clip(p.start))
     x0, start = _solve_linear(objective, p.clip(p.start))

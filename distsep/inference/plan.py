@@ -111,10 +111,10 @@ class Plan:
         if self._plain:
             found = [(np.zeros(1, np.int64), np.array([ngroup * n])) for n in npix if n]
         elif 4 * ngroup * sum(npix) <= _KEPT:
-            self._local = [_numbered(self._key(i)) for i in parts]
+            self._local = [self._numbered(i) for i in parts]
             found = [self._counted(*local) for local in self._local]
         else:
-            found = [self._counted(*_numbered(self._key(i))) for i in parts]
+            found = [self._counted(*self._numbered(i)) for i in parts]
         self.pools: Pools = make_pools(keys, found, allgather)
 
     def _cut(self, rank: int, allgather) -> None:
@@ -153,8 +153,8 @@ class Plan:
         count = np.bincount(at[at >= 0], minlength=len(keys))
         return keys, count * (self.ngroup // len(at))
 
-    def _key(self, i: int) -> np.ndarray:
-        """Key of every sample of a part, -1 = not used.
+    def _numbered(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct keys of a part, and the place of every sample's among them, or -1.
 
         `(group, pix)`, or `(1, pix)` where all groups have the same.
         """
@@ -167,11 +167,11 @@ class Plan:
         shape = len(pattern), obs.npix
         columns.append(self.classes.number[pattern])
         used = np.broadcast_to(self._enough[pattern], shape)
-        return self._keys([np.broadcast_to(c, shape) for c in columns], used)
+        return self._keys.number([np.broadcast_to(c, shape) for c in columns], used)
 
     def _sample(self, i: int) -> np.ndarray:
         """Pool of every sample of a part, `(group, pix)`, -1 = not used."""
-        keys, at = self._local[i] if self._local else _numbered(self._key(i))
+        keys, at = self._local[i] if self._local else self._numbered(i)
         # The last stands for those that are not used: they are at -1.
         pool = np.append(self.pools.of(keys), -1)[at]
         return np.broadcast_to(pool, (self.ngroup, pool.shape[1]))
@@ -228,12 +228,3 @@ class Plan:
         """Yield all parts; the next is read while one is worked on."""
         numbers = range(self.source.number)
         yield from ahead(self.part, numbers)
-
-
-def _numbered(key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct keys, ascending, and the place of every sample's among them, or -1."""
-    used = key >= 0
-    keys, place = np.unique(key[used], return_inverse=True)
-    out = np.full(key.shape, -1, np.int32)
-    out[used] = place
-    return keys, out

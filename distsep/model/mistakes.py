@@ -2,13 +2,48 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
+
 Real = float | int | np.number
 """A real number, as callers write them."""
+
+
+class InputError(ValueError):
+    """Everything that is wrong with what the caller gave.
+
+    Args:
+        where: The call, "separate(...)".
+        lines: One for each mistake; repeated ones are said once.
+
+    Attributes:
+        lines: The same.
+    """
+
+    def __init__(self, where: str, *lines: str):
+        self.lines = list(dict.fromkeys(line.rstrip(".") for line in lines))
+        said = [line if line.endswith("?") else f"{line}." for line in self.lines]
+        if len(said) == 1:
+            text = f"`{where}`: {said[0]}"
+        else:
+            each = "".join(f"\n  - {line}" for line in said)
+            text = f"`{where}`: {len(self.lines)} mistakes:{each}"
+        super().__init__(text)
+
+
+def collect(
+    wrong: list[str], function: Callable[..., T], *args: Any, **options: Any
+) -> T | None:
+    """Call a function; if it raises `InputError`, add them to `wrong`, return None."""
+    try:
+        return function(*args, **options)
+    except InputError as error:
+        wrong += error.lines
+        return None
 
 
 def is_number(value: Any) -> bool:

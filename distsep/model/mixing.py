@@ -6,7 +6,7 @@ rotation of Q and U.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,16 +16,10 @@ import numpy as np
 from jax import Array
 
 from distsep.model import units
-from distsep.model.columns import Columns, Source, columns, shifted_columns
+from distsep.model.columns import Columns, columns, shifted_columns
+from distsep.model.free import band_names, free_parameters
 from distsep.model.instrument import Instrument
-from distsep.model.law import UNBOUNDED, Bounds
-from distsep.model.mistakes import (
-    fixed_mistakes,
-    mapping_mistakes,
-    number_mistakes,
-    start_mistakes,
-    unknown_names,
-)
+from distsep.model.mistakes import InputError, unknown_names
 from distsep.model.rows import multiply_rows, row_factors, times
 from distsep.model.trial import trial_mistakes
 
@@ -62,7 +56,7 @@ class MixingMatrix:
         joint: Whether rows are (freq, stokes).
 
     Raises:
-        ValueError: lists everything that is wrong.
+        InputError: a ValueError that lists everything that is wrong.
 
     Examples:
         >>> from distsep.model.laws import CMB, Dust
@@ -84,11 +78,16 @@ class MixingMatrix:
         angle: Sequence[str] | None = None,
         unit: str = "K_CMB",
     ) -> None:
-        wrong = _kind_mistakes(components, fixed, shared)
-        if wrong:
-            raise ValueError(f"`MixingMatrix(...)`: {'; '.join(wrong)}.")
-        self.components = tuple(components)
         self.instrument = Instrument.of(instrument)
+        self._per_band = {
+            "calibration": band_names(calibration),
+            "band_shift": band_names(band_shift),
+            "angle": band_names(angle),
+        }
+        free = free_parameters(
+            components, self.instrument, fixed, shared, self._per_band
+        )
+        self.components = free.components
         self.stokes = stokes
         self.unit = units.check_unit(unit, "unit")
         self.component_names = tuple(c.name for c in self.components)
@@ -96,42 +95,20 @@ class MixingMatrix:
             units.micro(c.amplitude_unit) for c in self.components
         )
         self._quadrature = self.instrument.quadrature(unit)
-        fixed = dict(fixed or {})
-        joined = {m: s for s, members in (shared or {}).items() for m in members}
-        self._per_band = {
-            "calibration": _names(calibration),
-            "band_shift": _names(band_shift),
-            "angle": _names(angle),
-        }
         self.joint = bool(self._per_band["angle"])
-        mistakes = [
-            *self._structure_mistakes(),
-            *unknown_names("shared", joined, self._all_names()),
-            *unknown_names("fixed", fixed, [*self._all_names(), *(shared or {})]),
-            *number_mistakes(fixed),
-            *(
-                f"`fixed` value of {name!r} should be a finite number; got None: leave "
-                "it out to fit it"
-                for name, value in fixed.items()
-                if value is None
-            ),
-        ]
-        if not mistakes:
-            fixed = {name: float(value) for name, value in fixed.items()}
-            mistakes += self._fixed_mistakes(fixed, joined)
-        if not mistakes:
-            self._collect(fixed, joined)
-            mistakes += start_mistakes(self.defaults, self.bounds)
-        if not mistakes:
-            mistakes += trial_mistakes(
-                self.components,
-                self._sources,
-                self._quadrature,
-                self.defaults,
-                self.bounds,
-            )
+        self.names, self.defaults, self.bounds = free.names, free.defaults, free.bounds
+        self._sources = free.sources
+        mistakes = [*self._structure_mistakes(), *free.mistakes]
+        # What the laws are at values that are wrong would only mislead.
+        mistakes = mistakes or trial_mistakes(
+            self.components,
+            self._sources,
+            self._quadrature,
+            self.defaults,
+            self.bounds,
+        )
         if mistakes:
-            raise ValueError(f"`MixingMatrix(...)`: {'; '.join(mistakes)}.")
+            raise InputError("MixingMatrix(...)", *mistakes)
         self._value = jax.jit(self.value)
         self._first = jax.jit(lambda values: self.evaluate(values)[1])
         self._second = jax.jit(lambda values: self.evaluate(values)[2])
@@ -155,9 +132,6 @@ class MixingMatrix:
     def __hash__(self) -> int:
         return hash(self._content)
 
-    def _all_names(self) -> list[str]:
-        return [f"{c.name}.{n}" for c in self.components for n in c.parameters]
-
     def _structure_mistakes(self) -> list[str]:
         mistakes = []
         if not self.components:
@@ -174,60 +148,9 @@ class MixingMatrix:
             )
         elif self.joint and self.stokes == "I":
             mistakes.append("`angle` needs polarisation; `stokes` is 'I'")
-        for kind, bands in self._per_band.items():
-            mistakes += unknown_names(kind, bands, self.instrument.bands)
-            if len(set(bands)) < len(bands):
-                mistakes.append(f"`{kind}` names a band twice: {', '.join(bands)}")
         for component in self.components:
             mistakes += component.band_mistakes(self._quadrature)
         return mistakes
-
-    def _fixed_mistakes(
-        self, fixed: dict[str, float], joined: dict[str, str]
-    ) -> list[str]:
-        """Fixed values outside bounds, or of what is shared under another name."""
-        bounds: dict[str, Bounds] = {}
-        for component in self.components:
-            for name in component.parameters:
-                full = f"{component.name}.{name}"
-                bounds.setdefault(joined.get(full, full), component.bounds[name])
-        inside = fixed_mistakes(fixed, bounds)
-        return inside + [
-            f"`fixed` names {name!r}, which is shared as {joined[name]!r}: fix "
-            f"{joined[name]!r}, or leave {name!r} out of `shared`"
-            for name in fixed
-            if joined.get(name, name) != name
-        ]
-
-    def _collect(self, fixed: dict[str, float], joined: dict[str, str]) -> None:
-        """Number the free parameters, and say where each law's parameters come from."""
-        self.defaults: dict[str, float] = {}
-        self.bounds: dict[str, Bounds] = {}
-        for component in self.components:
-            for name in component.parameters:
-                full = joined.get(
-                    f"{component.name}.{name}", f"{component.name}.{name}"
-                )
-                if full not in fixed:
-                    self.defaults.setdefault(full, component.defaults[name])
-                    self.bounds.setdefault(full, component.bounds[name])
-        for kind, bands in self._per_band.items():
-            for band in bands:
-                half = float(self.instrument.nu[self.instrument.index(band)]) / 2
-                full = f"{kind}.{band}"
-                self.defaults[full] = 1.0 if kind == "calibration" else 0.0
-                self.bounds[full] = (-half, half) if kind == "band_shift" else UNBOUNDED
-        self.names = tuple(self.defaults)
-        self._sources: list[dict[str, Source]] = []
-        for component in self.components:
-            pairs = [(n, f"{component.name}.{n}") for n in component.parameters]
-            whole = {n: joined.get(full, full) for n, full in pairs}
-            self._sources.append(
-                {
-                    n: float(fixed[full]) if full in fixed else self.names.index(full)
-                    for n, full in whole.items()
-                }
-            )
 
     # ------------------------------------------------------------- one pool
 
@@ -316,7 +239,7 @@ class MixingMatrix:
                 + ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             )
         if mistakes:
-            raise ValueError(f"`MixingMatrix`: {'; '.join(mistakes)}.")
+            raise InputError("MixingMatrix", *mistakes)
         arrays = [jnp.asarray(beta[name], dtype=float) for name in self.names]
         shape = sizes.pop() if sizes else ()
         if not arrays:
@@ -346,40 +269,3 @@ class MixingMatrix:
         if values.ndim == 2:
             return function(values)
         return function(values[None])[0]
-
-
-def _names(bands: Any) -> tuple[str, ...]:
-    """Names of bands; a single string is one band."""
-    return (bands,) if isinstance(bands, str) else tuple(bands or ())
-
-
-def _kind_mistakes(components: Any, fixed: Any, shared: Any) -> list[str]:
-    """Arguments that are not of the kind expected."""
-    mistakes = []
-    if hasattr(components, "band_law") or not isinstance(components, Iterable):
-        mistakes.append(
-            f"`components` should be a list, [CMB(), ...]; got {components!r}"
-        )
-    elif isinstance(components, str | Mapping):
-        mistakes.append(
-            f"`components` should be a list, [CMB(), Dust(nu0=353.0)]; got "
-            f"{type(components).__name__} {components!r:.60}"
-        )
-    elif isinstance(components, list | tuple):
-        for n, component in enumerate(components):
-            if isinstance(component, type) or not hasattr(component, "band_law"):
-                name = getattr(component, "__name__", None)
-                hint = f": call it, {name}(...)" if name else ""
-                mistakes.append(
-                    f"`components[{n}]` should be a component, such as CMB(); got "
-                    f"{component!r:.60}{hint}"
-                )
-    mistakes += mapping_mistakes("fixed", fixed, "{'Dust.temp': 20.0}")
-    wrong = mapping_mistakes("shared", shared, "{'temp': ['Dust.temp', 'CIB.temp']}")
-    if not wrong:
-        wrong = [
-            f"`shared` of {name!r} should be a list of parameters; got {members!r}"
-            for name, members in (shared or {}).items()
-            if isinstance(members, str) or not isinstance(members, Iterable)
-        ]
-    return mistakes + wrong

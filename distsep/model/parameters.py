@@ -4,15 +4,16 @@ A *kind* is a parameter of the model ("Dust.beta_d"); it has one value per patch
 parameters of a fit are all values of all kinds, in one vector.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distsep.model.mistakes import mapping_mistakes
+from distsep.model.mistakes import InputError, mapping_mistakes
 
-_NO_START = float("nan")  # told apart from a NaN of the caller by identity
+_LIKE = {"start": 20.0, "bounds": (10.0, 40.0), "priors": (20.0, 1.0)}
 _NARROWEST = 1e-100  # std of a prior: its square must not underflow
 
 
@@ -79,18 +80,61 @@ class Parameters:
         return out
 
 
+class Values(NamedTuple):
+    """Start, bounds and prior of one kind of parameter, one of each per patch.
+
+    Attributes:
+        name: Of the kind.
+        numbers: `(5, npatch)`: start, lower, upper, mean, std; NaN = no value there.
+        varies: Whether the caller gave any of them patch by patch.
+    """
+
+    name: str
+    numbers: np.ndarray
+    varies: bool
+
+    def mistakes(self, patches: np.ndarray) -> list[str]:
+        """Say what is wrong with the numbers in some patches; of many, in the first."""
+        x, a, b, m, e = self.numbers[:, patches]
+        tests = (
+            (~np.isfinite(x), "`start` of {name} should be finite; got {x}"),
+            (~(a < b), "`bounds` of {name}: lower {a} must be under upper {b}"),
+            (
+                (a < b) & ((x < a) | (x > b)),
+                "`start` of {name}, {x}, is outside its bounds [{a}, {b}]",
+            ),
+            (
+                ~(e > _NARROWEST) | ~np.isfinite(m),
+                "`priors` of {name} need (mean, std) with a finite mean and std > 0 "
+                f"(above {_NARROWEST:g}), got ({{m}}, {{e}}); to hold a parameter use "
+                "`fixed`",
+            ),
+        )
+        return [self._words(text, patches, bad) for bad, text in tests if bad.any()]
+
+    def _words(self, text: str, patches: np.ndarray, bad: np.ndarray) -> str:
+        at, others = patches[int(np.argmax(bad))], int(bad.sum()) - 1
+        name = repr(self.name)
+        if self.varies:
+            more = f" and {others} more" if others else ""
+            name += f" in patch {at}{more}"
+        values = dict(zip("xabme", self.numbers[:, at].tolist(), strict=True))
+        return text.format(name=name, **values)
+
+
 def _per_patch(name, argument, values, npatch, wrong):
-    """One value per patch from a number or an array; None, and words, if it is not."""
+    """Numbers from a number or an array; None, and words, if it is not."""
     try:
         v = np.asarray(values)
     except ValueError:  # ragged
         v = np.asarray(None)
-    if v.dtype.kind in "iuf" and v.shape in ((), (npatch,)):
-        return np.broadcast_to(v.astype(float), (npatch,))
+    some = npatch is None and v.ndim == 1
+    if v.dtype.kind in "iuf" and (v.shape in ((), (npatch,)) or some):
+        return v.astype(float)
     got = f"shape {v.shape}" if v.dtype.kind in "iuf" else f"{values!r:.60}"
     wrong.append(
-        f"`{argument}` of {name!r} must be one number or {npatch}, one per patch; got "
-        f"{got}"
+        f"`{argument}` of {name!r} must be one number or {npatch or 'some'}, one per "
+        f"patch; got {got}"
     )
     return None
 
@@ -103,10 +147,21 @@ def _two(name, argument, value, what, wrong):
     return None
 
 
-def _mapping(argument, given, example, wrong) -> Mapping:
-    """What is given by name; nothing, and words, if it is not."""
-    wrong += mapping_mistakes(argument, given, example)
-    return given if isinstance(given, Mapping) else {}
+def _read(name, value, limits, prior, npatch, wrong) -> Values | None:
+    """Start, bounds and prior; None, and words, if they are not numbers."""
+    limits = _two(name, "bounds", limits, "(lower, upper)", wrong)
+    prior = _two(name, "priors", prior, "(mean, std)", wrong)
+    given = [("start", value)]
+    given += [("bounds", v) for v in (limits if limits is not None else ())]
+    given += [("priors", v) for v in (prior if prior is not None else ())]
+    read = [_per_patch(name, argument, v, npatch, wrong) for argument, v in given]
+    found = [v for v in read if v is not None]
+    sizes = {v.shape for v in found if v.ndim}
+    if len(found) < 5 or len(sizes) > 1:
+        return None
+    size = npatch or (sizes.pop()[0] if sizes else 1)
+    numbers = np.stack([np.broadcast_to(v, (size,)) for v in found])
+    return Values(name, numbers, any(v.ndim for v in found))
 
 
 def name_mistakes(argument: str, given, kinds) -> list[str]:
@@ -114,7 +169,7 @@ def name_mistakes(argument: str, given, kinds) -> list[str]:
     wrong = []
     for name in given:
         if name not in kinds:
-            near = get_close_matches(name, kinds, 1)
+            near = get_close_matches(str(name), kinds, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             wrong.append(
                 f"`{argument}` names {name!r}, which is not free: free are "
@@ -123,122 +178,93 @@ def name_mistakes(argument: str, given, kinds) -> list[str]:
     return wrong
 
 
-def check_names(argument: str, given, kinds) -> None:
-    """Raise ValueError if `given` names what is no free parameter."""
-    wrong = mapping_mistakes(argument, given, "{'Dust.beta_d': ...}")
-    wrong = wrong or name_mistakes(argument, given, kinds)
-    if wrong:
-        raise ValueError(f"`separate(...)`: {'; '.join(wrong)}.")
-
-
-def _read(name, value, limits, prior, npatch, wrong) -> list[np.ndarray]:
-    """Start, bounds, mean and std, one per patch; empty, and words, if they are not."""
-    limits = _two(name, "bounds", limits, "(lower, upper)", wrong)
-    prior = _two(name, "priors", prior, "(mean, std)", wrong)
-    given = [("start", value)]
-    given += [("bounds", v) for v in (limits if limits is not None else ())]
-    given += [("priors", v) for v in (prior if prior is not None else ())]
-    read = [_per_patch(name, argument, v, npatch, wrong) for argument, v in given]
-    found = [v for v in read if v is not None]
-    return found if len(found) == 5 else []
-
-
-def _value_mistakes(name, read, value, limits, prior) -> list[str]:
-    """Say what is wrong with the numbers of one kind."""
-    x, a, b, m, e = read
-    wrong = []
-    if value is _NO_START:
-        wrong.append(f"{name!r} has no start value: give `start={{{name!r}: ...}}`")
-    elif not np.isfinite(x).all():
-        wrong.append(f"`start` of {name!r} should be finite; got {value}")
-    if not (a < b).all():
-        low, high = limits
-        wrong.append(f"`bounds` of {name!r}: lower {low} must be under upper {high}")
-    elif ((x < a) | (x > b)).any():
-        low, high = limits
-        wrong.append(
-            f"`start` of {name!r}, {value}, is outside its bounds [{low}, {high}]"
-        )
-    if not (e > _NARROWEST).all() or not np.isfinite(m).all():
-        wrong.append(
-            f"`priors` of {name!r} need (mean, std) with a finite mean and std > 0 "
-            f"(above {_NARROWEST:g}), got ({prior[0]}, {prior[1]}); to hold a "
-            "parameter use `fixed`"
-        )
-    return wrong
-
-
-def make_parameters(
-    kinds,
-    npatch,
-    pool_patch,
+def read_values(
+    npatch: Mapping[str, int | None],
     *,
-    start,
-    bounds,
-    priors,
-    defaults,
-    default_bounds,
-    linear=(),
-) -> Parameters:
-    """List the parameters that have data, with start, bounds and priors.
+    start: Any,
+    bounds: Any,
+    priors: Any,
+    defaults: Mapping[str, float],
+    default_bounds: Mapping[str, Any],
+    linear: Sequence[str] = (),
+) -> tuple[list[Values], list[str]]:
+    """Read what the caller gave of every kind, and say what is wrong with it.
 
     Args:
-        kinds: Names of the spectral kinds, then of the global terms.
-        npatch: Patches of each.
-        pool_patch: `(pool, kind)`: patches no pool uses get no parameter.
-        start: The user's starts by kind: a number, or one per patch.
+        npatch: Patches of each kind; None where they are not known.
+        start: The user's starts by kind: a number, or one per patch, NaN where a patch
+            has no data.
         bounds: The user's `(lower, upper)`.
         priors: The user's `(mean, std)`.
         defaults: Starts of the model.
         default_bounds: Bounds of the model.
         linear: Names of the kinds that are coefficients of global terms.
 
-    Raises:
-        ValueError: everything that is wrong, in one message: names of no parameter,
-            a start outside its bounds, a prior without width.
+    Returns:
+        The values of the kinds that could be read, and the mistakes.
     """
-    wrong: list[str] = []
-    start = _mapping("start", start, "{'Dust.temp': 20.0}", wrong)
-    bounds = _mapping("bounds", bounds, "{'Dust.temp': (10.0, 40.0)}", wrong)
-    priors = _mapping("priors", priors, "{'Dust.temp': (20.0, 1.0)}", wrong)
+    wrong, found = [], []
     for argument, given in (("start", start), ("bounds", bounds), ("priors", priors)):
-        wrong += name_mistakes(argument, given, kinds)
-    columns = {k: [] for k in ("kind", "patch", "start", "low", "high", "mean", "prec")}
-    for k, name in enumerate(kinds):
-        used = np.unique(pool_patch[:, k])
+        wrong += mapping_mistakes(
+            argument, given, f"{{'Dust.temp': {_LIKE[argument]}}}"
+        )
+    start, bounds, priors = (
+        given if isinstance(given, Mapping) else {} for given in (start, bounds, priors)
+    )
+    for name, number in npatch.items():
+        none = 0.0 if name in linear else None
+        value = start.get(name, defaults.get(name, none))
+        if value is None:
+            wrong.append(f"{name!r} has no start value: give `start={{{name!r}: ...}}`")
+            value = 0.0
         limits = bounds.get(name, default_bounds.get(name, (-np.inf, np.inf)))
         prior = priors.get(name, (0.0, np.inf))
-        value = start.get(
-            name, defaults.get(name, 0.0 if name in linear else _NO_START)
-        )
-        read = _read(name, value, limits, prior, npatch[k], wrong)
-        if not read:
+        values = _read(name, value, limits, prior, number, wrong)
+        if values is None:
             continue
-        x, a, b, m, e = (v[used] for v in read)
-        wrong += _value_mistakes(name, (x, a, b, m, e), value, limits, prior)
-        columns["kind"].append(np.full(len(used), k))
-        columns["patch"].append(used)
-        for key, v in zip(("start", "low", "high", "mean"), (x, a, b, m), strict=True):
-            columns[key].append(v)
-        columns["prec"].append(np.maximum(e, _NARROWEST) ** -2.0)
+        found.append(values)
+        known = ~np.isnan(values.numbers).any(0) | (not values.varies)
+        wrong += values.mistakes(np.flatnonzero(known))
+    return found, wrong
+
+
+def make_parameters(kinds, npatch, pool_patch, *, linear=(), **given) -> Parameters:
+    """List the parameters that have data, with start, bounds and priors.
+
+    Args:
+        kinds: Names of the spectral kinds, then of the global terms.
+        npatch: Patches of each.
+        pool_patch: `(pool, kind)`: patches no pool uses get no parameter.
+        linear: Names of the kinds that are coefficients of global terms.
+        given: `start`, `bounds`, `priors`, and those of the model: see `read_values`.
+
+    Raises:
+        InputError: everything that is wrong: names of no parameter, a start outside its
+            bounds, a prior without width, a patch with data and without a value.
+    """
+    numbers = {name: int(n) for name, n in zip(kinds, npatch, strict=True)}
+    values, wrong = read_values(numbers, linear=linear, **given)
+    for argument in ("start", "bounds", "priors"):
+        wrong += name_mistakes(argument, given[argument], kinds)
+    used = [np.unique(pool_patch[:, k]) for k in range(len(numbers))]
+    if not wrong:
+        for v, patches in zip(values, used, strict=True):
+            wrong += v.mistakes(patches)
     if wrong:
-        raise ValueError("`separate(...)`: " + "; ".join(wrong) + ".")
-
-    def join(key, dtype=float):
-        return np.concatenate(columns[key] or [[]]).astype(dtype)
-
-    kind = join("kind", np.int64)
+        raise InputError("separate(...)", *wrong)
+    columns = [v.numbers[:, p] for v, p in zip(values, used, strict=True)]
+    start, lower, upper, mean, std = np.concatenate(columns or [np.zeros((5, 0))], 1)
+    kind = np.repeat(np.arange(len(used)), [len(p) for p in used])
+    is_linear = np.isin(kind, [k for k, name in enumerate(kinds) if name in linear])
     return Parameters(
         kinds=tuple(kinds),
-        npatch=tuple(int(n) for n in npatch),
+        npatch=tuple(numbers.values()),
         kind=kind,
-        patch=join("patch", np.int64),
-        start=join("start"),
-        lower=join("low"),
-        upper=join("high"),
-        prior_mean=join("mean"),
-        prior_precision=join("prec"),
-        linear=np.isin(np.array(kinds, object)[kind], list(linear))
-        if len(kind)
-        else np.zeros(0, bool),
+        patch=np.concatenate([*used, []]).astype(np.int64),
+        start=start,
+        lower=lower,
+        upper=upper,
+        prior_mean=mean,
+        prior_precision=std**-2.0,
+        linear=is_linear,
     )

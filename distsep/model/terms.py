@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from distsep.model.mistakes import is_number
+from distsep.model.mistakes import InputError, collect, is_number
+
+_CALL = "separate(global_terms=...)"
 
 Prior = tuple[float, float]
 
@@ -113,9 +115,10 @@ class Template:
         """Templates by name: here one."""
         m = np.asarray(self.map, float)
         if not np.isfinite(m).any() or not np.nan_to_num(m).any():
-            raise ValueError(
+            raise InputError(
+                _CALL,
                 f"`Template(name={self.name!r})` is zero everywhere: its coefficient "
-                "cannot be found. Leave it out."
+                "cannot be found. Leave it out.",
             )
         return {"": lambda obs: source.map(m, obs, self.ordering, self.name)}
 
@@ -193,56 +196,60 @@ def expand(
         source: Gives `unit_vectors(obs)` and `map(m, obs, ordering, name)`.
 
     Raises:
-        ValueError: unknown band, Stokes letter or component; two terms of one name.
+        InputError: unknown band, Stokes letter or component; two terms of one name.
     """
-    _check_terms(terms)
-    bands, regional = [], []
+    if not isinstance(terms, list | tuple):
+        wrong = [
+            f"`global_terms`: expected a list, [Monopole(), ...]; got {terms!r:.80}"
+        ]
+        raise InputError(_CALL, *wrong)
+    bands, regional, wrong = [], [], []
     for n, term in enumerate(terms):
+        mistakes = _term_mistakes(n, term)
+        wrong += mistakes
+        if mistakes:
+            continue
         if isinstance(term, Regional):
-            regional += _regional(term, stokes, component_names, joint)
+            regional += (
+                collect(wrong, _regional, term, stokes, component_names, joint) or []
+            )
         else:
-            bands += _band_terms(n, term, instrument, stokes, joint, source)
+            bands += (
+                collect(wrong, _band_terms, n, term, instrument, stokes, joint, source)
+                or []
+            )
     kinds = (*bands, *regional)
     names = [k.name for k in kinds]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise ValueError(
-            f"`separate(global_terms=...)`: {', '.join(twice[:3])} appears twice: give "
-            "each term its own `name=`."
+        wrong.append(
+            f"`global_terms`: {', '.join(twice[:3])} appears twice: give each term its "
+            "own `name=`"
         )
+    if wrong:
+        raise InputError(_CALL, *wrong)
     keys = tuple(dict.fromkeys(k.key for k in kinds))
     return LinearTerms(kinds, keys)
 
 
-def _check_terms(terms: Any) -> None:
-    """Refuse what is no list of global terms, or has a prior that is none."""
-    known = (Monopole, Dipole, Template, Regional)
-    if not isinstance(terms, list | tuple):
-        raise ValueError(
-            "`separate(global_terms=...)`: expected a list, [Monopole(), ...]; got "
-            f"{terms!r:.80}."
+def _term_mistakes(n: int, term: Any) -> list[str]:
+    """Say what is no global term, or has a prior that is none."""
+    if not isinstance(term, Monopole | Dipole | Template | Regional):
+        return [
+            f"`global_terms[{n}]` should be a Monopole(...), Dipole(...), "
+            f"Template(...) or Regional(...); got {term!r:.80}"
+        ]
+    wrong, prior, where = [], term.prior, f"`{type(term).__name__}(...)`"
+    if prior is not None and not _is_prior(prior):
+        wrong.append(
+            f"{where}: `prior` should be (mean, std), finite and std > 0; got {prior!r}"
         )
-    wrong = []
-    for n, term in enumerate(terms):
-        if not isinstance(term, known):
-            wrong.append(
-                f"`global_terms[{n}]` should be a Monopole(...), Dipole(...), "
-                f"Template(...) or Regional(...); got {term!r:.80}"
-            )
-            continue
-        prior, where = term.prior, f"`{type(term).__name__}(...)`"
-        if prior is not None and not _is_prior(prior):
-            wrong.append(
-                f"{where}: `prior` should be (mean, std), finite and std > 0; got "
-                f"{prior!r}"
-            )
-        stokes = getattr(term, "stokes", None)
-        if stokes is not None and not isinstance(stokes, str):
-            wrong.append(f"{where}: `stokes` should be letters, 'QU'; got {stokes!r}")
-        if isinstance(term, Template):
-            wrong += _map_mistakes(term)
-    if wrong:
-        raise ValueError(f"`separate(global_terms=...)`: {'; '.join(wrong)}.")
+    stokes = getattr(term, "stokes", None)
+    if stokes is not None and not isinstance(stokes, str):
+        wrong.append(f"{where}: `stokes` should be letters, 'QU'; got {stokes!r}")
+    if isinstance(term, Template):
+        wrong += _map_mistakes(term)
+    return wrong
 
 
 def _is_prior(prior: Any) -> bool:
@@ -279,12 +286,13 @@ def _band_terms(n, term, instrument, stokes, joint, source) -> list[Linear]:
     )
     letters = term.stokes or stokes
     if not set(letters) <= set(stokes):
-        raise ValueError(f"{where}: stokes {letters!r} are not among {stokes!r}.")
+        raise InputError(_CALL, f"{where}: stokes {letters!r} are not among {stokes!r}")
     together = isinstance(term, Template) and np.ndim(term.map) == 2
     if together and len(term.map) != len(stokes):
-        raise ValueError(
+        raise InputError(
+            _CALL,
             f"{where}: expected a map per Stokes parameter ({stokes}), got "
-            f"{len(term.map)}."
+            f"{len(term.map)}.",
         )
     out = []
     groups = [""] if together else list(letters)
@@ -297,9 +305,10 @@ def _band_terms(n, term, instrument, stokes, joint, source) -> list[Linear]:
                 label += f".{part}" if part else ""
                 label += f".{letter}" if len(groups) > 1 else ""
                 if joint and together:
-                    raise ValueError(
+                    raise InputError(
+                        _CALL,
                         f"{where}: a template with a Stokes axis and polarisation "
-                        "angles in one fit is not supported: give one per Stokes."
+                        "angles in one fit is not supported: give one per Stokes.",
                     )
                 if joint:
                     rows = tuple(b * len(stokes) + place for b in run)
@@ -329,9 +338,10 @@ def _on_group(function, place, nstokes):
 
 def _regional(term, stokes, component_names, joint) -> list[Linear]:
     if term.component not in component_names:
-        raise ValueError(
+        raise InputError(
+            _CALL,
             f"`Regional(component={term.component!r})`: expected one of "
-            f"{', '.join(component_names)}."
+            f"{', '.join(component_names)}.",
         )
     c = component_names.index(term.component)
 
@@ -370,4 +380,4 @@ def _band(b, names, where) -> int:
         return int(b)
     if str(b) in names:
         return names.index(str(b))
-    raise ValueError(f"{where}: no band {b!r}; bands are {', '.join(names)}.")
+    raise InputError(_CALL, f"{where}: no band {b!r}; bands are {', '.join(names)}")
