@@ -7,10 +7,10 @@ that are summed over all ranks, so every rank takes the same.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sparse
 
 from distsep.inference.curvature import Factor
 from distsep.inference.objective import Objective, Point
+from distsep.inference.quadratic import Quadratic
 
 # Beyond this many sigma the Fisher matrix leads; closer the Hessian, where it is
 # positive definite.
@@ -31,7 +31,8 @@ class Local:
             those the data say nothing about.
         hessian: True for each block whose Hessian is used; else Fisher's matrix.
         indefinite: True for each block whose Hessian is not positive definite.
-        factor: Of that matrix.
+        matrix: That matrix.
+        newton: H^-1 g with it.
         distance: Of each block from its optimum, in sigma: root of g^T H^-1 g.
         diagonal: Of Fisher's matrix.
     """
@@ -41,9 +42,15 @@ class Local:
     held: np.ndarray
     hessian: np.ndarray
     indefinite: np.ndarray
-    factor: Factor
+    matrix: Quadratic
+    newton: np.ndarray
     distance: np.ndarray
     diagonal: np.ndarray
+
+    @property
+    def factor(self) -> Factor:
+        """Factor of the whole matrix, for whitened coordinates."""
+        return self.matrix.factor
 
     def offsets(self, objective: Objective) -> np.ndarray:
         """Distance of each whitened coordinate from the optimum [sigma], about.
@@ -59,18 +66,10 @@ class Local:
     def step(self, objective: Objective, damping: np.ndarray) -> np.ndarray:
         """Step of every parameter with the damping of its block."""
         if not damping.any():
-            return -self.factor.solve(self.gradient)
-        matrix = objective.matrix(self.point, self.hessian)
-        extra = sparse.diags_array(damping[objective.label] * self.diagonal)
-        return -Factor(hold((matrix + extra).tocsc(), self.held)).solve(self.gradient)
-
-
-def hold(matrix, held: np.ndarray):
-    """Unit rows and columns for the parameters that are held."""
-    if not held.any():
-        return matrix
-    keep = sparse.diags_array((~held).astype(float))
-    return (keep @ matrix @ keep + sparse.diags_array(held.astype(float))).tocsc()
+            return -self.newton
+        extra = damping[objective.label] * self.diagonal
+        damped = Quadratic(objective, self.point, self.hessian, self.held, extra)
+        return -damped.solve(self.gradient)
 
 
 def finite(objective: Objective, at: Point) -> np.ndarray:
@@ -84,8 +83,7 @@ def local_model(objective: Objective, point: Point, near: float = _NEAR) -> Loca
     """Look at the objective around a point: gradient, curvature, distance in sigma."""
     p, label = objective.parameters, objective.label
     gradient = objective.gradient(point)
-    fisher = objective.matrix(point, False)
-    diagonal = fisher.diagonal()
+    diagonal = objective.matrix(point, False).diagonal()
     bad = np.isin(label, np.flatnonzero(~finite(objective, point)))
     if bad.any():
         raise FloatingPointError(
@@ -108,32 +106,33 @@ def local_model(objective: Objective, point: Point, near: float = _NEAR) -> Loca
     use = np.ones(objective.nblocks, bool)
     indefinite = np.zeros(objective.nblocks, bool)
     for _ in range(2):
-        factor = Factor(hold(objective.matrix(point, use), held))
-        bad = blockwise(factor.bad)
+        matrix = Quadratic(objective, point, use, held)
+        bad = blockwise(matrix.bad)
         if not bad.any():
             break
         indefinite |= bad
         use &= ~bad
     else:
         if (bad & ~use).any():  # Fisher's matrix itself is singular: damp it
-            floor = sparse.diags_array(1e-10 * diagonal)
-            factor = Factor(hold((objective.matrix(point, use) + floor).tocsc(), held))
-    distance = _distance(factor, gradient, label, objective.nblocks)
+            matrix = Quadratic(objective, point, use, held, 1e-10 * diagonal)
+    newton = matrix.solve(gradient)
+    distance = _distance(newton, gradient, label, objective.nblocks)
     far = use & (distance > near)
     if far.any():
         use &= ~far
-        factor = Factor(hold(objective.matrix(point, use), held))
-        if blockwise(factor.bad).any():
-            floor = sparse.diags_array(1e-10 * diagonal)
-            factor = Factor(hold((objective.matrix(point, use) + floor).tocsc(), held))
-        distance = np.where(
-            far, _distance(factor, gradient, label, objective.nblocks), distance
-        )
-    return Local(point, gradient, held, use, indefinite, factor, distance, diagonal)
+        matrix = Quadratic(objective, point, use, held)
+        if blockwise(matrix.bad).any():
+            matrix = Quadratic(objective, point, use, held, 1e-10 * diagonal)
+        newton = matrix.solve(gradient)
+        fisher_distance = _distance(newton, gradient, label, objective.nblocks)
+        distance = np.where(far, fisher_distance, distance)
+    return Local(
+        point, gradient, held, use, indefinite, matrix, newton, distance, diagonal
+    )
 
 
-def _distance(factor, gradient, label, nblocks):
-    decrement = np.bincount(label, gradient * factor.solve(gradient), nblocks)
+def _distance(newton, gradient, label, nblocks):
+    decrement = np.bincount(label, gradient * newton, nblocks)
     return np.sqrt(np.clip(decrement, 0, None))
 
 

@@ -6,10 +6,12 @@ Hessian block-sparse, values by independent block of patches. Host arrays.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sparse
 
+from distsep.inference import fill
 from distsep.inference.curvature import assemble, components
 from distsep.inference.likelihood import block_curvature, block_value_gradient
 from distsep.inference.model import Model
@@ -77,6 +79,11 @@ class Objective:
             self.pool_label = np.zeros(len(self.index), int)
         self.nblocks = int(self.label.max(initial=-1)) + 1
         self.gauge = np.zeros((parameters.number, 0))
+
+    @cached_property
+    def wide(self) -> np.ndarray:
+        """True for each independent block whose sparse factor would fill in."""
+        return fill.widths(self.index, self.label, fill.WIDEST) > fill.WIDEST
 
     def _prior(self, x):
         p = self.parameters

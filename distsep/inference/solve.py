@@ -6,8 +6,10 @@ all ranks. lineax solves it. Where monopoles, templates and free amplitudes are
 degenerate, the null space is found and the solution of minimum norm returned.
 """
 
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
@@ -59,7 +61,7 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
     linear = np.flatnonzero(objective.parameters.linear)
     gradient = objective.gradient(point)[linear]
     before = point.x[linear]
-    system = _System.of(objective, point, linear)
+    system = _normal_equations(objective, point, linear)
     empty = linear[system.diagonal() <= 0]
     if len(empty):
         names = ", ".join(objective.parameters.names[i] for i in empty[:5])
@@ -68,8 +70,15 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
             "sample: its coefficient cannot be found. Leave it out."
         )
     if len(linear) > LARGEST_DENSE:
-        alpha = before - _conjugate_gradients(system, gradient)
-        return GlobalSolution(alpha, np.zeros((len(linear), 0)))
+        most = STEPS * len(linear) + 1
+        step, converged = conjugate_gradients(system, gradient, 1e-10, most)
+        if not converged:
+            raise RuntimeError(
+                f"`separate(global_terms=...)`: {most} steps of conjugate gradients, "
+                f"the maximum, did not find the {len(linear)} coefficients: some may "
+                "be degenerate. Leave terms out, or use larger regions."
+            )
+        return GlobalSolution(before - step, np.zeros((len(linear), 0)))
     matrix = objective.matrix(point, False)[linear][:, linear]
     M = matrix.toarray()
     inside = _absorbed(objective, point.x)[linear]
@@ -109,55 +118,100 @@ def null_space(M: np.ndarray) -> np.ndarray:
     return np.linalg.qr(null)[0] if null.shape[1] else null
 
 
-class _System(NamedTuple):
-    """The normal equations of the coefficients as what each pool adds: no matrix.
+class System(NamedTuple):
+    """A symmetric matrix as what each pool adds to it: never formed.
 
     Attributes:
-        index: `(pool, n)` coefficients of each pool.
+        index: `(pool, n)` rows that each pool adds to.
         blocks: `(pool, n, n)`.
-        precision: `(coefficient,)` of the priors.
+        precision: `(row,)` added to the diagonal.
+        gauge: `(row, k)`; its product with itself is added.
     """
 
     index: np.ndarray
     blocks: np.ndarray
     precision: np.ndarray
-
-    @classmethod
-    def of(cls, objective: Objective, point: Point, linear: np.ndarray) -> "_System":
-        """Take the system out of the sums at a point."""
-        place = np.zeros(objective.parameters.number, int)
-        place[linear] = np.arange(len(linear))
-        k = objective.model.nkind
-        precision = objective.parameters.prior_precision[linear]
-        return cls(
-            place[objective.index[:, k:]], point.pool_fisher[:, k:, k:], precision
-        )
+    gauge: np.ndarray
 
     def diagonal(self) -> np.ndarray:
         """Diagonal of the matrix."""
         own = np.einsum("pnn->pn", self.blocks).ravel()
-        n = len(self.precision)
-        return np.bincount(self.index.ravel(), own, n) + self.precision
+        summed = np.bincount(self.index.ravel(), own, len(self.precision))
+        return summed + self.precision + (self.gauge**2).sum(1)
+
+    def scaled(self, scale: np.ndarray) -> "System":
+        """Rows and columns multiplied by `scale`."""
+        s = scale[self.index]
+        return System(
+            self.index,
+            self.blocks * s[:, :, None] * s[:, None, :],
+            self.precision * scale**2,
+            self.gauge * scale[:, None],
+        )
+
+    def multiply(self, x):
+        """Product with a vector: gather to the pools, multiply there, add up."""
+        own = jnp.einsum("pnm,pm->pn", self.blocks, x[self.index])
+        along = self.precision * x + self.gauge @ (self.gauge.T @ x)
+        return along.at[self.index].add(own)
 
 
-def _conjugate_gradients(system: _System, gradient) -> np.ndarray:
-    """Solve with thousands of regions: CG with the diagonal as preconditioner."""
-    index, blocks, precision = (jnp.asarray(x) for x in system)
-
-    def multiply(x):
-        own = jnp.einsum("pnm,pm->pn", blocks, x[index])
-        return (precision * x).at[index].add(own)
-
-    shape = jnp.asarray(gradient)
-    operator = lx.FunctionLinearOperator(multiply, shape, lx.positive_semidefinite_tag)
-    inverse = lx.DiagonalLinearOperator(jnp.asarray(1 / system.diagonal()))
-    preconditioner = lx.TaggedLinearOperator(inverse, lx.positive_semidefinite_tag)
-    solver = lx.CG(rtol=1e-10, atol=0.0, max_steps=STEPS * len(gradient) + 1)
-    # throw: not converging is an error, never an answer.
-    found = lx.linear_solve(
-        operator, shape, solver, options={"preconditioner": preconditioner}, throw=True
+def _normal_equations(objective: Objective, point: Point, linear) -> System:
+    """Take the system of the linear parameters out of the sums at a point."""
+    place = np.zeros(objective.parameters.number, int)
+    place[linear] = np.arange(len(linear))
+    k = objective.model.nkind
+    return System(
+        place[objective.index[:, k:]],
+        point.pool_fisher[:, k:, k:],
+        objective.parameters.prior_precision[linear],
+        np.zeros((len(linear), 0)),
     )
-    return np.asarray(found.value)
+
+
+def conjugate_gradients(
+    system: System, b: np.ndarray, rtol: float, most: int
+) -> tuple[np.ndarray, bool]:
+    """Solve with a positive definite matrix of many rows.
+
+    The diagonal is the preconditioner: patches of one kind share no pool, so that it is
+    all of the matrix within a kind. The host computes, where sums have one order.
+
+    Args:
+        system: The matrix.
+        b: `(row,)`.
+        rtol: Largest residual of any row, of the largest entry of b; both with the
+            matrix scaled to a unit diagonal.
+        most: Largest number of steps.
+
+    Returns:
+        The solution, and whether it was found. NaN where it was not because the matrix
+        is not positive: a direction of negative curvature was met.
+
+    Communication: none.
+    """
+    diagonal = system.diagonal()
+    if not (diagonal > 0).all():
+        return np.full(len(b), np.nan), False
+    scale = diagonal**-0.5
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        y, converged = _iterate(system.scaled(scale), scale * b, rtol, most)
+    return scale * np.asarray(y), bool(converged)
+
+
+@partial(jax.jit, static_argnums=3)
+def _iterate(system: System, b, rtol, most):
+    def multiply(x):
+        y = system.multiply(x)
+        return jnp.where(x @ y < 0, jnp.nan, y)  # NaN ends the iteration
+
+    operator = lx.FunctionLinearOperator(
+        multiply, jax.ShapeDtypeStruct(b.shape, b.dtype), lx.positive_semidefinite_tag
+    )
+    # lineax's `rtol` is by row, and a row may be 0.
+    solver = lx.CG(rtol=0.0, atol=rtol * jnp.abs(b).max(), max_steps=most)
+    found = lx.linear_solve(operator, b, solver, throw=False)
+    return found.value, found.result == lx.RESULTS.successful
 
 
 def describe_null(null, names, phi, A, component_names) -> str | None:

@@ -12,8 +12,9 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from distsep.inference.curvature import Factor, places, sandwich_diagonal
-from distsep.inference.newton import Local, hold
+from distsep.inference.newton import Local
 from distsep.inference.objective import Objective
+from distsep.inference.quadratic import hold
 
 # Above this many parameters full matrices are not formed (5000^2 x 8 B = 200 MB).
 LARGEST_MATRIX = 5000
