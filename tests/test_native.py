@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distsep.inference.likelihood import Block, Tables, block_value_gradient
+from distsep.inference.likelihood import (
+    Block,
+    Tables,
+    block_curvature,
+    block_value_gradient,
+)
 from distsep.inference.packing import Lanes, RawMaps, Whitening, chunked, joined, pack
 from distsep.inference.pixels import block_amplitudes
 from distsep.native import build
@@ -29,7 +34,7 @@ def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW):
         Q=Q,
         Rinv=np.linalg.inv(R),
         dA=rng.normal(size=(NPOOL, nkind, nrow, ncolumn)),
-        d2A=None,
+        d2A=rng.normal(size=(NPOOL, nkind, nkind, nrow, ncolumn)),
         regional=rng.normal(size=(NPOOL, nrow, nregional)),
         phi=rng.normal(size=(NPOOL, nglobal, nrow)),
         alpha=rng.normal(size=(NPOOL, nglobal)),
@@ -43,7 +48,7 @@ def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW):
     ("ncomp", "template", "nregional"),
     [(1, (), 0), (3, (), 0), (6, (), 0), (3, (1, 0, 1), 0), (2, (0, 1, 1), 2)],
 )
-def test_value_and_gradient(tile, ncomp, template, nregional):
+def test_sums_over_samples_with_their_own_variances(tile, ncomp, template, nregional):
     rng = np.random.default_rng(tile + ncomp)
     ntile, nblock = 6, 2
     shape = nblock, NROW, ntile * tile
@@ -62,10 +67,16 @@ def test_value_and_gradient(tile, ncomp, template, nregional):
     for one, other in zip(blocks, cut, strict=True):
         np.testing.assert_array_equal(joined(other).d, one.d)
     together = Block(*(jnp.stack(x) for x in list(zip(*cut, strict=True))[:4]))
-    found = native.value_gradient(T, together, template)
-    expected = np.stack([block_value_gradient(T, b, template) for b in blocks])
-    scale = np.abs(expected).max((0, 1))
-    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-12)
+    T = T._replace(d2A=T.d2A + jnp.swapaxes(T.d2A, 1, 2))
+    for mine, program in [
+        (native.value_gradient, block_value_gradient),
+        (native.curvature, block_curvature),
+    ]:
+        found = mine(T, together, template)
+        expected = np.stack([program(T, b, template) for b in blocks])
+        scale = np.abs(expected).max((0, 1))
+        scale = np.where(scale > 1e-9, scale, 1.0)  # regional terms do not bend
+        np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-11)
 
 
 def sky(rng, *, kind="diagonal", dtype=float, sorted_lanes=False, weight=True):

@@ -15,7 +15,12 @@ import numpy as np
 from distsep.data.layout import Layout, Pieces
 from distsep.data.observation import Observation
 from distsep.data.samples import marginalise_missing
-from distsep.inference.likelihood import Block, Tables, block_value_gradient
+from distsep.inference.likelihood import (
+    Block,
+    Tables,
+    block_curvature,
+    block_value_gradient,
+)
 from distsep.inference.packing import Lanes, RawMaps, chunked, joined, pack
 from distsep.inference.reduce import block_root
 from distsep.native import kernels as native
@@ -213,8 +218,8 @@ class Survey:
         over_blocks, over_shares = self._devices.over_blocks, self._devices.over_shares
         template = self.template
         if self._packed and _in_chunks(blocks):
-            if kernel is block_value_gradient and _few(tables):
-                return over_shares(_native_value_gradient(template))
+            if kernel in _NATIVE and _few(tables):
+                return over_shares(_native_sums(kernel, template))
             return over_blocks(_of_chunks(kernel, template))
         if self._packed:
             return over_blocks(_of_packed(kernel, template))
@@ -274,9 +279,15 @@ def _of_raw(kernel: Callable, template: tuple) -> Callable:
     return function
 
 
+_NATIVE = {
+    block_value_gradient: native.value_gradient,
+    block_curvature: native.curvature,
+}
+
+
 @lru_cache(maxsize=64)
-def _native_value_gradient(template: tuple) -> Callable:
-    return lambda shared, _, block: native.value_gradient(shared[0], block, template)
+def _native_sums(kernel: Callable, template: tuple) -> Callable:
+    return lambda shared, _, block: _NATIVE[kernel](shared[0], block, template)
 
 
 @lru_cache(maxsize=64)

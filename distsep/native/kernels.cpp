@@ -5,6 +5,7 @@
 #include <string>
 
 #include "amplitudes.hpp"
+#include "curvature.hpp"
 #include "root.hpp"
 #include "value_gradient.hpp"
 #include "xla/ffi/api/ffi.h"
@@ -39,9 +40,8 @@ ffi::Error for_components(int n, Body body) {
   return ffi::Error::Success();
 }
 
-// d, w (block, chunk, row, lane), t (block, chunk, template, lane), pool (block, tile).
-ffi::Error value_gradient(F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA, F64 phi,
-                          F64 alpha, Use use, Result64 out) {
+// d, w (block, chunk, row, lane), t (block, chunk, template, lane).
+Weighted weighted(F64& d, F64& w, F64& t, F64& A, F64& dA, F64& phi, F64& alpha, Use use) {
   const auto s = d.dimensions();
   Weighted p;
   p.d = d.typed_data(), p.w = w.typed_data(), p.t = t.typed_data();
@@ -50,15 +50,42 @@ ffi::Error value_gradient(F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA, F64 phi,
   p.nrow = s[2], p.nlane = s[3], p.ncomp = A.dimensions()[2];
   p.ntemplate = t.dimensions()[2], p.nkind = dA.dimensions()[1];
   p.ncolumn = dA.dimensions()[3], p.nglobal = phi.dimensions()[1];
-  if (p.nlane % distsep::WIDTH || p.nlane > distsep::CHUNK) return wrong("lanes");
-  const long ntile = pool.dimensions()[1], number = s[0] * ntile;
-  const long nchunk = ntile ? s[1] / ntile : 0, nout = out->dimensions()[2];
-  return for_components<distsep::ValueGradient>(
-      p.ncomp, [&]<typename Kernel>() {
-        Kernel kernel(p);
-        for (long k = 0; k < number; ++k)
-          kernel(pool.typed_data()[k], k * nchunk, nchunk, out->typed_data() + k * nout);
-      });
+  return p;
+}
+
+// One row of sums for every tile; pool (block, tile).
+template <typename Kernel>
+void over_tiles(Kernel& kernel, F64& d, S32& pool, Result64& out) {
+  const auto s = d.dimensions();
+  const long ntile = pool.dimensions()[1], nchunk = ntile ? s[1] / ntile : 0;
+  const long nout = out->dimensions()[2];
+  for (long k = 0; k < s[0] * ntile; ++k)
+    kernel(pool.typed_data()[k], k * nchunk, nchunk, out->typed_data() + k * nout);
+}
+
+bool whole_vectors(const Weighted& p) {
+  return p.nlane % distsep::WIDTH == 0 && p.nlane <= distsep::CHUNK;
+}
+
+ffi::Error value_gradient(F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA, F64 phi,
+                          F64 alpha, Use use, Result64 out) {
+  const Weighted p = weighted(d, w, t, A, dA, phi, alpha, use);
+  if (!whole_vectors(p)) return wrong("lanes");
+  return for_components<distsep::ValueGradient>(p.ncomp, [&]<typename Kernel>() {
+    Kernel kernel(p);
+    over_tiles(kernel, d, pool, out);
+  });
+}
+
+// d2A (pool, kind, kind, row, column).
+ffi::Error curvature(F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA, F64 phi, F64 alpha,
+                     F64 d2A, Use use, Result64 out) {
+  const Weighted p = weighted(d, w, t, A, dA, phi, alpha, use);
+  if (!whole_vectors(p)) return wrong("lanes");
+  return for_components<distsep::Curvature>(p.ncomp, [&]<typename Kernel>() {
+    Kernel kernel(p, d2A.typed_data());
+    over_tiles(kernel, d, pool, out);
+  });
 }
 
 // The maps of `pack`; what is not there has no elements.
@@ -136,6 +163,20 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_value_gradient, value_gradient,
                                   .Arg<F64>()
                                   .Arg<F64>()
                                   .Arg<S32>()
+                                  .Arg<F64>()
+                                  .Arg<F64>()
+                                  .Arg<F64>()
+                                  .Arg<F64>()
+                                  .Attr<Use>("use")
+                                  .Ret<F64>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_curvature, curvature,
+                              ffi::Ffi::Bind()
+                                  .Arg<F64>()
+                                  .Arg<F64>()
+                                  .Arg<F64>()
+                                  .Arg<S32>()
+                                  .Arg<F64>()
                                   .Arg<F64>()
                                   .Arg<F64>()
                                   .Arg<F64>()

@@ -20,7 +20,7 @@ from distsep.native.build import library
 LANES = 64  # of a chunk
 MOST_COMPONENTS = 6
 MOST_ENTRIES = 64
-NAMES = ("value_gradient", "root", "amplitudes")
+NAMES = ("value_gradient", "curvature", "root", "amplitudes")
 
 
 @lru_cache
@@ -67,6 +67,26 @@ def value_gradient(T: Any, block: Any, template: tuple) -> Array:
     out = jax.ShapeDtypeStruct((*block.pool.shape, nout), jnp.float64)
     call = jax.ffi.ffi_call("distsep_value_gradient", out)
     tables = T.A, T.dA, T.phi, T.alpha
+    return call(block.d, block.w, block.t, block.pool, *tables, use=_use(template))
+
+
+def curvature(T: Any, block: Any, template: tuple) -> Array:
+    """Value, gradient, Fisher matrix and Hessian of every tile of many blocks.
+
+    Args:
+        T: `Tables` of the pools, with second derivatives.
+        block: As for `value_gradient`.
+        template: For each global term the row of `block.t` (static).
+
+    Returns:
+        `(block, tile, 1 + n + 2 n^2)`, as `block_curvature`.
+
+    Communication: none.
+    """
+    n = T.dA.shape[1] + len(template)
+    out = jax.ShapeDtypeStruct((*block.pool.shape, 1 + n + 2 * n * n), jnp.float64)
+    call = jax.ffi.ffi_call("distsep_curvature", out)
+    tables = T.A, T.dA, T.phi, T.alpha, T.d2A
     return call(block.d, block.w, block.t, block.pool, *tables, use=_use(template))
 
 

@@ -1,7 +1,7 @@
 // Value and gradient of every tile, where each sample has its own variances.
 #pragma once
 
-#include "lanes.hpp"
+#include "factor.hpp"
 
 namespace distsep {
 
@@ -101,8 +101,10 @@ class ValueGradient {
         for (int k = 0; k < C; ++k) b[k][u] += all(A[f * C + k]) * wd;
       }
     for (int u = 0; u < U; ++u) {
-      Vec x[C];
-      solve(m, b, u, x);
+      Vec x[C], lower[NT];
+      for (int k = 0; k < NT; ++k) lower[k] = m[k][u];
+      for (int c = 0; c < C; ++c) x[c] = b[c][u];
+      Factor<C>(lower).solve(x);
       for (int c = 0; c < C; ++c) s[c][v / WIDTH + u] = x[c];
     }
     for (int f = 0; f < p_.nrow; ++f)
@@ -114,33 +116,6 @@ class ValueGradient {
         chi2 += wr * r;
         put(weighted_.get() + at_lane, wr);
       }
-  }
-
-  // m x = b by L D L^T; `m` is the lower triangle, row by row.
-  template <int U>
-  static inline __attribute__((always_inline)) void solve(Vec (*m)[U], Vec (*b)[U],
-                                                          int u, Vec* x) {
-    Vec L[C][C], inverse[C];
-    for (int j = 0; j < C; ++j) {
-      Vec pivot = m[j * (j + 1) / 2 + j][u];
-      // An empty lane has no weight: a unit matrix in place of zero.
-      pivot = pivot == 0.0 ? all(1.0) : pivot;
-      for (int k = 0; k < j; ++k) pivot -= L[j][k] * L[j][k] * inverse[k];
-      inverse[j] = 1.0 / pivot;
-      for (int i = j + 1; i < C; ++i) {
-        Vec y = m[i * (i + 1) / 2 + j][u];
-        for (int k = 0; k < j; ++k) y -= L[i][k] * L[j][k] * inverse[k];
-        L[i][j] = y;
-      }
-    }
-    for (int i = 0; i < C; ++i) {
-      x[i] = b[i][u];
-      for (int k = 0; k < i; ++k) x[i] -= L[i][k] * inverse[k] * x[k];
-    }
-    for (int i = C - 1; i >= 0; --i) {
-      for (int k = i + 1; k < C; ++k) x[i] -= L[k][i] * x[k];
-      x[i] *= inverse[i];
-    }
   }
 
   // Add N^-1 r times the amplitudes and the templates of a chunk.
