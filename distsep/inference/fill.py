@@ -20,7 +20,8 @@ from scipy.sparse.csgraph import dijkstra
 #   10,000/2,000/2,000 scattered  49,152  3,583  64 (+380 MB)      0.7
 #   50,000/5,000/5,000 scattered 196,608  7,754  > 150 per factor  2.7
 #
-# Regions are factored at every size that was tried.
+# Regions are factored at every size that was tried. Errors (`uncertainty`) always need
+# the factor: more than 490 s for 10,000/2,000/2,000 scattered patches.
 WIDEST = 1500
 # A kind of fewer patches costs so many rows at most.
 _FEW = 64
