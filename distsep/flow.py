@@ -68,7 +68,8 @@ def separate(
         observation: Maps in memory (with `comm`, those of this rank), or what
             `distsep.open_observation` returns: then every rank reads its own chunks.
         patches: By parameter name, where it has one value: see `read_patches`.
-        start: Where to start; number or one per patch, NaN where it has no data.
+        start: Where to start: a number, from which one value for the whole sky is
+            found for patches to start at; or one per patch, NaN where it has no data.
         fixed: Parameters held at a number.
         priors: `(mean, std)` of Gaussian priors.
         bounds: `(lower, upper)`.

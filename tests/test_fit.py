@@ -6,6 +6,7 @@ import pytest
 from problems import TRUTH, draw, make_objective
 
 from distsep.inference.fit import fit, setting_mistakes
+from distsep.inference.sky_start import sky_start
 from distsep.inference.uncertainty import uncertainty
 
 N = 30
@@ -188,6 +189,63 @@ def test_the_distance_is_the_largest_of_any_patch_never_their_sum(patches):
     off = x.reshape(3, 4) + np.array([0.5, 0, 0])[:, None] * [0, 0, 1, 0]
     found = run(objective_at(patches, off), max_steps=1)
     np.testing.assert_array_equal(found.converged, [True, True, False, True])
+
+
+def common(samples, x, **more):
+    """Where patches that start at x are sent, and the number of passes."""
+    objective = objective_at(samples, x, **more)
+    return sky_start(objective, objective.parameters.start, 40, lambda *_: None)
+
+
+FAR = TRUTH + [-0.3, -6.0, 0.3]
+
+
+def test_patches_start_at_the_one_value_that_suits_the_whole_sky(patches):
+    """Within a sigma of what the fit of a single patch finds."""
+    whole = patches._replace(patch=np.zeros_like(patches.patch))
+    single = run(objective_at(whole, TRUTH)).x
+    fisher = dense.fisher(whole.mix, single, whole.d, whole.invN)
+    point, passes = common(patches, FAR)
+    x = point.x.reshape(3, 4)
+    assert (x == x[:, :1]).all()
+    assert distance(x[:, 0], single, fisher) < 1
+    assert 2 < passes < 15
+    own = np.broadcast_to(FAR[:, None], (3, 4)) * [1, 1, 1, 1.001]
+    np.testing.assert_array_equal(common(patches, own)[0].x, own.ravel())
+    assert common(whole, FAR)[1] == 1  # nothing to do
+
+
+def test_the_one_value_is_within_the_bounds_of_every_patch(patches):
+    bounds = {"Dust.beta_d": (np.array([1.0, 1.0, 1.0, 1.6]), 2.0)}
+    start = [1.7, *FAR[1:]]
+    x = common(patches, start, bounds=bounds)[0].x.reshape(3, 4)
+    assert x[0, 3] >= 1.6
+    assert run(objective_at(patches, start, bounds=bounds)).converged[:3].all()
+
+
+def test_a_patch_with_another_sky_does_not_draw_the_others_away(patches):
+    bad = patches.patch[:, 0] == 1
+    odd = patches._replace(d=np.where(bad[:, None], 1e4 * patches.d[::-1], patches.d))
+    point, _ = common(odd, TRUTH)
+    x = point.x.reshape(3, 4)
+    for p in (0, 2, 3):
+        sky = alone(patches, p)
+        at = [dense.value(sky.mix, y, sky.d, sky.invN) for y in (x[:, p], TRUTH)]
+        assert at[0] <= at[1] * (1 + 1e-12)
+
+
+def test_faint_patches_end_alike_wherever_they_start():
+    """Far away, each for itself may end in another hollow."""
+    ids = np.repeat(np.arange(60), 8)[:, None] * [1, 1, 1]
+    samples = draw(np.random.default_rng(57), ids, depth=20.0)
+    more = {
+        "bounds": {"Dust.beta_d": (0.0, 4.0), "Synchrotron.beta_pl": (-5.0, -1.0)},
+        "priors": {"Dust.temp": (20.0, 2.0)},
+    }
+    near, far = (run(objective_at(samples, x, **more)) for x in (TRUTH, FAR))
+    np.testing.assert_array_equal(near.converged, far.converged)
+    assert near.converged.sum() == 58  # the two are at a bound
+    np.testing.assert_allclose(near.x, far.x, atol=1e-6)
 
 
 SPOILED = {

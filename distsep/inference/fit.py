@@ -1,8 +1,9 @@
 """The fit of the spectral parameters and global terms.
 
-A damped Newton warm start brings every independent block of patches close; there the
-coordinates are whitened, and Adam, L-BFGS or Newton goes to the end. All decisions are
-taken on summed numbers, so that beta is the same on every rank.
+Patches start at the one value that suits the whole sky. A damped Newton warm start
+brings every independent block of them close; there the coordinates are whitened, and
+Adam, L-BFGS or Newton goes to the end. All decisions are taken on summed numbers, so
+that beta is the same on every rank.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from distsep.inference import compiled
 from distsep.inference.distinct import alike, require_distinct
 from distsep.inference.newton import Local, descend, local_model
 from distsep.inference.objective import Objective
+from distsep.inference.sky_start import sky_start
 from distsep.inference.solve import solve_global
 from distsep.model.mistakes import is_number
 
@@ -100,7 +102,14 @@ def fit(
     x0, start = _solve_linear(objective, p.clip(p.start))
     until = 1e-2 * tolerance if solver == "newton" else _WARM_DISTANCE
     most = max_steps if solver == "newton" else min(max_steps, _WARM_PASSES)
-    local, warm = descend(objective, x0, until, most, lambda *a: tell("warm start", *a))
+    told = partial(tell, "warm start")
+    point, sky = sky_start(objective, x0, most, told)
+    local, warm = descend(objective, point, until, most - sky + 1, told)
+    warm += sky - 1
+    if solver == "newton" and warm < max_steps:
+        # Where a fit started must not show: a last step from 1e-5 sigma leaves nothing.
+        local, _ = descend(objective, local.point, 0.0, 2, told)
+        warm += 1
     steps = 0
     refine = {"adam": _adam, "lbfgs": _lbfgs}.get(solver) if p.number else None
     while refine is not None and warm + steps < max_steps:

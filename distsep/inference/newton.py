@@ -137,7 +137,7 @@ def _distance(newton, gradient, label, nblocks):
 
 
 def descend(
-    objective: Objective, x: np.ndarray, until: float, most: int, tell
+    objective: Objective, point: Point, until: float, most: int, tell
 ) -> tuple[Local, int]:
     """Step until every block is within `until` sigma of its optimum.
 
@@ -146,9 +146,9 @@ def descend(
 
     Args:
         objective: What to minimise.
-        x: Where to start.
+        point: Where to start.
         until: Distance in sigma at which a block is left alone.
-        most: Largest number of passes.
+        most: Largest number of passes, of which `point` took one.
         tell: Called with (passes, largest distance in sigma).
 
     Returns:
@@ -157,7 +157,7 @@ def descend(
     Communication: one pass per step.
     """
     p, label, pool_label = objective.parameters, objective.label, objective.pool_label
-    here = local_model(objective, objective.point(x))
+    here = local_model(objective, point)
     damping = np.zeros(objective.nblocks)
     done = 1
     while done < most:
