@@ -10,8 +10,9 @@ import numpy as np
 import scipy.sparse as sparse
 
 from distsep.inference.curvature import Factor
-from distsep.inference.newton import finite, hold
+from distsep.inference.newton import finite
 from distsep.inference.objective import Objective, Point
+from distsep.inference.quadratic import hold
 
 _PASSES = 40
 _FIRST_DAMPING = 1e-3
