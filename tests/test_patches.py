@@ -104,8 +104,9 @@ def source():
         cell_ids=np.arange(WHOLE), start=0,
     )  # fmt: skip
     return SimpleNamespace(
-        header=whole, number=1, pixels=lambda _: whole, npix=lambda _: WHOLE
-    )
+        header=whole, number=1, pixels=lambda _: whole,
+        used=lambda cells: np.ones(len(cells), bool),
+    )  # fmt: skip
 
 
 def resolve(spec, source, comm=None):

@@ -8,7 +8,9 @@ from problems import NU
 import distsep
 import distsep.problem
 from distsep.data.blocks import Grid
-from distsep.data.source import ArraySource
+from distsep.data.patches import kmeans_patches
+from distsep.data.source import ArraySource, StoreSource
+from distsep.data.store import save_observation
 from distsep.request import Request, read_request
 
 NSIDE, NPIX = 4, 192
@@ -210,3 +212,23 @@ def test_patches_are_numbered_over_all_ranks(comm):
     request = Request(sky(), patches={"Dust.beta_d": {"kmeans": NPIX + 1}})
     with pytest.raises(ValueError, match=f"between 1 and {NPIX} K-means.*{NPIX + 1}"):
         read_request(request, source, comm)
+
+
+def test_clusters_are_those_of_the_pixels_in_use(tmp_path):
+    """A store is masked when it is read: the pixels outside are in no cluster."""
+    maps, used = observe(ordering="NEST"), np.arange(NPIX) % 16 < 5
+    save_observation(maps, tmp_path / "sky.zarr")
+    stored = distsep.open_observation(tmp_path / "sky.zarr")
+    source = StoreSource(stored, 0, stored.grid.nchunks, used)
+    asked = {"Dust.beta_d": {"kmeans": 9, "seed": 2}}
+    request = Request(sky(), patches=asked)
+    serial = distsep.parallel.serial()
+    _, of = read_request(request, source, serial).where["Dust.beta_d"]
+    assert of is not None
+    ids = of(source.pixels(0))[0]
+    cells = np.flatnonzero(used)
+    np.testing.assert_array_equal(ids[cells], kmeans_patches(NSIDE, cells, 9, seed=2))
+    assert (ids[~used] == -1).all()
+    many = Request(sky(), patches={"Dust.beta_d": {"kmeans": len(cells) + 1}})
+    with pytest.raises(ValueError, match=f"between 1 and {len(cells)} K-means"):
+        read_request(many, source, serial)

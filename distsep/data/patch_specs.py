@@ -73,7 +73,8 @@ def agree(
 
     Communication: one allgather of a number per name.
     """
-    npix = sum(source.npix(i) for i in range(source.number))
+    clustered = any(spec.kmeans is not None for spec in specs.values())
+    npix = int(source.used(_cell_ids(source)).sum()) if clustered else 0
     every = comm.allgather((npix, {name: spec.number for name, spec in specs.items()}))
     total = sum(n for n, _ in every)
     agreed = {}
@@ -97,14 +98,22 @@ def make_patches(spec: Spec, source: Any, comm: Any) -> Patches:
     """
     if spec.kmeans is None:
         return spec.number, spec.of
-    parts = [source.pixels(i) for i in range(source.number)]
-    cells = np.concatenate([p.cell_ids for p in parts])
-    nside, first = source.header.nside, parts[0].start
-    ids = kmeans_patches(nside, cells, spec.number, seed=spec.kmeans, comm=comm)
-    return (
-        spec.number,
-        lambda obs: ids[None, obs.start - first :][:, : len(obs.cell_ids)],
+    cells, first = _cell_ids(source), source.pixels(0).start
+    used, nside = source.used(cells), source.header.nside
+    ids = np.full(len(cells), -1, np.int64)
+    ids[used] = kmeans_patches(
+        nside, cells[used], spec.number, seed=spec.kmeans, comm=comm
     )
+
+    def of(obs):
+        return ids[None, obs.start - first :][:, : len(obs.cell_ids)]
+
+    return spec.number, of
+
+
+def _cell_ids(source: Any) -> np.ndarray:
+    """NEST numbers of the pixels of all parts of a rank."""
+    return np.concatenate([source.pixels(i).cell_ids for i in range(source.number)])
 
 
 def for_each_stokes(patches: Patches, nstokes: int) -> Patches:

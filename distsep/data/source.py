@@ -40,6 +40,10 @@ class ArraySource:
 
     pixels = load
 
+    def used(self, cell_ids: np.ndarray) -> np.ndarray:
+        """Return True for each of these pixels that is used."""
+        return np.ones(len(cell_ids), bool)
+
     def npix(self, part: int) -> int:  # noqa: ARG002
         """Return the number of pixels of a part."""
         return self.header.npix
@@ -74,8 +78,14 @@ class StoreSource:
         obs = self.header.read(*self._runs[part])
         if self._used is None:
             return obs
-        keep = self._used[obs.cell_ids.astype(np.int64)]
+        keep = self.used(obs.cell_ids)
         return obs.replace(d=np.where(keep, obs.d, np.asarray(np.nan, obs.d.dtype)))
+
+    def used(self, cell_ids: np.ndarray) -> np.ndarray:
+        """Return True for each of these pixels that is used."""
+        if self._used is None:
+            return np.ones(len(cell_ids), bool)
+        return self._used[cell_ids.astype(np.int64)]
 
     def of(self, stored: Any) -> "StoreSource":
         """Return the same chunks of another store, whose grid must be the same."""
