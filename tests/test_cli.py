@@ -405,7 +405,7 @@ def test_run_with_a_mask_on_a_store(folder):
 
 def test_doctor_is_content():
     said = flat(call("doctor"))
-    assert said.count("OK") == 5
+    assert said.count("OK") == 6
     assert "Everything works." in said
 
 
