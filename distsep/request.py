@@ -12,7 +12,7 @@ from distsep.data.patch_specs import (
     Patches,
     Spec,
     agree,
-    for_each_stokes,
+    grouped,
     make_patches,
     read_patches,
 )
@@ -105,6 +105,13 @@ def read_request(request: Request, source: Any, comm: Any) -> Asked:
     )
     terms = free and _terms(request, free, header, bool(bands["angle"]), wrong)
     specs = _specs(request, free, terms, header, wrong)
+    if bands["angle"]:
+        wrong += [
+            f"{spec.where} are not the same for all Stokes parameters, which `angle` "
+            "mixes: give the same to all, or leave `angle` out"
+            for spec in specs.values()
+            if spec.by_stokes
+        ]
     specs = agree(specs, source, comm, wrong)
     if free is not None:
         wrong += _value_mistakes(
@@ -117,7 +124,7 @@ def read_request(request: Request, source: Any, comm: Any) -> Asked:
     where = {k: make_patches(specs[k], source, comm) for k in mixing.names}
     for kind in terms.kinds:
         patches = make_patches(specs[kind.name], source, comm)
-        where[kind.name] = for_each_stokes(patches, kind.stokes)
+        where[kind.name] = grouped(patches, range(kind.stokes))
     return Asked(mixing, terms, where)
 
 
@@ -178,9 +185,7 @@ def _value_mistakes(
     linear = [k.name for k in terms.kinds] if terms else []
     many = {k.name: k.stokes for k in terms.kinds} if terms else {}
     kinds = [*free.names, *linear]
-    npatch = {
-        k: specs[k].number * many.get(k, 1) if k in specs else None for k in kinds
-    }
+    npatch = {k: specs[k].total * many.get(k, 1) if k in specs else None for k in kinds}
     given = {a: getattr(request, a) for a in ("start", "bounds", "priors")}
     components, wrong = {c.name for c in free.components}, []
     for argument, values in given.items():

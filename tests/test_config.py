@@ -9,8 +9,9 @@ import pytest
 
 import distsep
 from distsep.config import ConfigError, RunConfig, read_config, read_sky
+from distsep.config.arguments import patch_spec
 from distsep.config.errors import collect
-from distsep.config.run import ComponentTable
+from distsep.config.run import ComponentTable, PatchTable
 from distsep.config.tables import gather_parameters
 from distsep.data.fits_out import write_maps
 from distsep.data.store import save_observation
@@ -118,6 +119,23 @@ def test_all_mistakes_of_all_tables_are_listed_at_once(write):
     text = "\n".join(lines)
     for name in ("stokes", "Dust", "temp", "monopole", "adam", "output"):
         assert f"did you mean `{name}`?" in text
+
+
+@pytest.mark.parametrize(
+    ("table", "spec"),
+    [
+        ("8", {"nside": 8}),
+        ("{ kmeans = 3, seed = 5 }", {"kmeans": 3, "seed": 5}),
+        ('{ stokes = ["I", "QU"] }', {"stokes": ["I", "QU"]}),
+        (
+            '{ nside = 2, stokes = ["I", "QU"] }',
+            {"nside": 2, "stokes": ["I", "QU"]},
+        ),
+    ],
+)
+def test_patches_are_said_in_the_same_words_as_in_python(table, spec):
+    read = PatchTable.model_validate(tomllib.loads(f"patches = {table}")["patches"])
+    assert patch_spec(read, {"nside": 8, "coordsys": "G"}) == spec
 
 
 def test_what_only_the_data_tell_is_listed_with_the_rest(write):

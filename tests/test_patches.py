@@ -69,6 +69,7 @@ SPECS = {
     "text": ("2", "an integer map, or one of the keys.*got '2'"),
     "two keys": ({"kmeans": 3, "nside": 2}, "one of the keys.*got kmeans, nside"),
     "unknown key": ({"nside": 3, "seed": 2}, "one of the keys.*got nside, seed"),
+    "stokes with": ({"seed": 2, "stokes": ["QU"]}, "one of the keys.*got seed, stokes"),
     "no key": ({}, "one of the keys.*got none"),
     "file": ({"map": "x.fits"}, "an array of integers.*a file is read first"),
     "ordering": (

@@ -127,6 +127,14 @@ def test_the_names_of_a_global_term_that_is_wrong_are_not_called_wrong():
 
 
 @pytest.mark.parametrize(
+    "spec", [{"stokes": ["Q", "U"]}, np.arange(2 * NPIX).reshape(2, NPIX)]
+)
+def test_an_angle_mixes_stokes_parameters(spec):
+    (line,) = lines(sky(), patches={"Dust.beta_d": spec}, angle=["40"])
+    assert line.startswith("`patches` of 'Dust.beta_d' are not the same for all Stokes")
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"start": {"Dust.temp": [20.0] * 11}}, "must be one number or 12, one per"),

@@ -405,17 +405,24 @@ def test_more_combinations_of_patches_than_an_integer_counts():
     np.testing.assert_array_equal(wide.covariance, near.covariance)
 
 
-def test_intensity_and_polarisation_with_parameters_of_their_own():
-    """One run with `stokes` groups is two runs."""
-    groups = {"stokes": ["I", "QU"]}
+@pytest.mark.parametrize(
+    "cells", [{}, {"nside": 1}, {"map": np.arange(12) % 3}, {"kmeans": 4, "seed": 1}]
+)
+def test_intensity_and_polarisation_with_parameters_of_their_own(cells):
+    """One run with `stokes` groups is two runs, with patches or without."""
+    groups = {**cells, "stokes": ["I", "QU"]}
     together = separate(
         observe(sky("IQU"), stokes="IQU"), patches=dict.fromkeys(NAMES, groups)
     )
     for place, (letters, axis) in enumerate((("I", slice(0, 1)), ("QU", slice(1, 3)))):
-        alone = separate(observe(sky("IQU")[:, axis], stokes=letters))
+        alone = separate(
+            observe(sky("IQU")[:, axis], stokes=letters),
+            patches=dict.fromkeys(NAMES, cells or 0),
+        )
         for name in NAMES:
-            off = together.parameters[name][place] - alone.parameters[name]
-            assert abs(off) < 1e-5 * alone.sigma[name]
+            mine = np.reshape(together.parameters[name], (2, -1))[place]
+            off = mine - alone.parameters[name]
+            assert (np.abs(off) < 1e-5 * alone.sigma[name]).all()
         np.testing.assert_allclose(
             together.amplitudes[:, axis], alone.amplitudes, rtol=1e-6, atol=1e-5
         )

@@ -71,15 +71,16 @@ def separate_arguments(
 
 
 def patch_spec(table: "PatchTable", sphere: dict[str, Any]) -> dict[str, Any]:
-    """Patches as `resolve_patches` reads them."""
+    """Patches as `read_patches` reads them."""
+    said: dict[str, Any] = {}
     if table.nside is not None:
-        return {"nside": table.nside}
-    if table.kmeans is not None:
-        return {"kmeans": table.kmeans, "seed": table.seed}
-    if table.map is not None:
+        said = {"nside": table.nside}
+    elif table.kmeans is not None:
+        said = {"kmeans": table.kmeans, "seed": table.seed}
+    elif table.map is not None:
         ids = read_patches(table.map, table.field, **sphere)
-        return {"map": ids, "ordering": "NEST"}
-    return {"stokes": table.stokes}
+        said = {"map": ids, "ordering": "NEST"}
+    return said if table.stokes is None else {**said, "stokes": table.stokes}
 
 
 def _systematics(config: "RunConfig", found: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Patches of a parameter: from what the user wrote to the patch of every pixel."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,12 +28,21 @@ class Spec(NamedTuple):
         number: Patches; of an integer map on the pixels of a rank, those it has.
         of: The function, or None.
         kmeans: Seed of K-means, which is run when all is known to be right; or None.
+        groups: Group of each Stokes parameter, where each has values of its own.
+        by_stokes: Whether Stokes parameters may have different patches.
     """
 
     where: str
     number: int = 1
     of: PatchOf | None = None
     kmeans: int | None = None
+    groups: tuple[int, ...] = (0,)
+    by_stokes: bool = False
+
+    @property
+    def total(self) -> int:
+        """Patches, those of all groups of Stokes parameters together."""
+        return self.number * (max(self.groups) + 1)
 
 
 def read_patches(spec: Any, where: str, header: Any) -> Spec:
@@ -43,7 +52,8 @@ def read_patches(spec: Any, where: str, header: Any) -> Spec:
         spec: None or 0: one value; an nside; an integer map on the caller's pixels or
             the whole sphere (RING); or one of the mappings `{"nside": n}`,
             `{"kmeans": n, "seed": 0}`, `{"map": ids, "ordering": "RING"}`,
-            `{"stokes": ["I", "QU"]}` (its own value for each group of letters).
+            `{"stokes": ["I", "QU"]}`, alone or together with one of the others:
+            values of its own for each group of letters, those of the first group first.
         where: What they are of, for messages.
         header: Of the maps of this rank.
 
@@ -97,7 +107,7 @@ def make_patches(spec: Spec, source: Any, comm: Any) -> Patches:
     Communication: for K-means as `kmeans_patches`; otherwise none.
     """
     if spec.kmeans is None:
-        return spec.number, spec.of
+        return grouped((spec.number, spec.of), spec.groups)
     cells, first = _cell_ids(source), source.pixels(0).start
     used, nside = source.used(cells), source.header.nside
     ids = np.full(len(cells), -1, np.int64)
@@ -108,7 +118,7 @@ def make_patches(spec: Spec, source: Any, comm: Any) -> Patches:
     def of(obs):
         return ids[None, obs.start - first :][:, : len(obs.cell_ids)]
 
-    return spec.number, of
+    return grouped((spec.number, of), spec.groups)
 
 
 def _cell_ids(source: Any) -> np.ndarray:
@@ -116,21 +126,27 @@ def _cell_ids(source: Any) -> np.ndarray:
     return np.concatenate([source.pixels(i).cell_ids for i in range(source.number)])
 
 
-def for_each_stokes(patches: Patches, nstokes: int) -> Patches:
-    """Give each Stokes parameter regions of its own."""
+def grouped(patches: Patches, groups: Sequence[int]) -> Patches:
+    """Give each group of Stokes parameters patches of its own, one after another.
+
+    Args:
+        patches: Those of one group.
+        groups: Group of each Stokes parameter.
+    """
     number, of = patches
-    if nstokes == 1:
+    first = number * np.array(groups, np.int64)[:, None]
+    if not first.any():
         return number, of
-    first = number * np.arange(nstokes)[:, None]
 
     def ids(obs):
         own = np.zeros((1, 1), np.int64) if of is None else of(obs)
         return np.where(own < 0, -1, own + first)
 
-    return number * nstokes, ids
+    return number * (max(groups) + 1), ids
 
 
-_EXTRA = {"nside": (), "map": ("ordering",), "kmeans": ("seed",), "stokes": ()}
+_EXTRA = {"nside": (), "map": ("ordering",), "kmeans": ("seed",)}
+_KEYS = "nside, map, kmeans or stokes"
 
 
 def is_whole(value: Any) -> bool:
@@ -146,7 +162,7 @@ def _checked(spec: Any, where: str, header: Any) -> Mapping[str, Any]:
         if not isinstance(spec, list | tuple) and np.ndim(spec) == 0:
             raise ValueError(
                 f"{where} expected an integer (an nside), an integer map, or one of "
-                f"the keys {', '.join(_EXTRA)}, got {spec!r}."
+                f"the keys {_KEYS}, got {spec!r}."
             )
         ids = checked_ids(spec, where, 12 * header.nside**2)
         own = getattr(header, "caller_npix", None)
@@ -160,11 +176,12 @@ def _checked(spec: Any, where: str, header: Any) -> Mapping[str, Any]:
             )
         return {"pixels": ids}
     kinds = [key for key in _EXTRA if key in spec]
-    known = kinds and {kinds[0], *_EXTRA[kinds[0]]}
-    if len(kinds) != 1 or set(spec) - set(known):
+    known = {"stokes", *kinds, *(key for kind in kinds for key in _EXTRA[kind])}
+    if len(kinds) > 1 or not spec or set(spec) - known:
         raise ValueError(
-            f"{where} expected one of the keys {', '.join(_EXTRA)} (`ordering` goes "
-            f"with map, `seed` with kmeans), got {', '.join(map(str, spec)) or 'none'}."
+            f"{where} expected one of the keys {_KEYS} (`ordering` goes with map, "
+            f"`seed` with kmeans, stokes with any), got "
+            f"{', '.join(map(str, spec)) or 'none'}."
         )
     for key, least in (("nside", 1), ("kmeans", 1), ("seed", 0)):
         if key in spec and not (is_whole(spec[key]) and spec[key] >= least):
@@ -179,15 +196,19 @@ def _checked(spec: Any, where: str, header: Any) -> Mapping[str, Any]:
 
 def _read(spec: Any, where: str, header: Any) -> Spec:
     spec = _checked(spec, where, header)
+    read = Spec(where)
     if "nside" in spec:
-        return _cells(spec["nside"], where, header.nside)
-    if "kmeans" in spec:
-        return Spec(where, int(spec["kmeans"]), kmeans=int(spec.get("seed", 0)))
+        read = _cells(spec["nside"], where, header.nside)
+    elif "kmeans" in spec:
+        read = Spec(where, int(spec["kmeans"]), kmeans=int(spec.get("seed", 0)))
+    elif "pixels" in spec:
+        read = _pixels(spec["pixels"], where, header)
+    elif "map" in spec:
+        read = _sphere(spec, where, header)
     if "stokes" in spec:
-        return _stokes_groups(spec["stokes"], where, header.stokes)
-    if "pixels" in spec:
-        return _pixels(spec["pixels"], where, header)
-    return _sphere(spec, where, header)
+        groups = _stokes_groups(spec["stokes"], where, header.stokes)
+        read = read._replace(groups=groups, by_stokes=True)
+    return read
 
 
 def _cells(coarse: int, where: str, nside: int) -> Spec:
@@ -204,7 +225,7 @@ def _cells(coarse: int, where: str, nside: int) -> Spec:
     return Spec(where, 12 * coarse**2, of)
 
 
-def _stokes_groups(spec, where, stokes) -> Spec:
+def _stokes_groups(spec, where, stokes) -> tuple[int, ...]:
     listed = isinstance(spec, list | tuple) and all(isinstance(g, str) for g in spec)
     groups = [set(g) for g in spec] if listed else []
     found = [[i for i, g in enumerate(groups) if s in g] for s in stokes]
@@ -213,8 +234,7 @@ def _stokes_groups(spec, where, stokes) -> Spec:
             f"{where} expected `stokes` to be a list of words with each of "
             f"{', '.join(stokes)} in one of them, got {spec!r}."
         )
-    ids = np.array(found, np.int64)
-    return Spec(where, len(groups), lambda _: ids)
+    return tuple(group for (group,) in found)
 
 
 def _pixels(ids, where, header) -> Spec:
@@ -225,7 +245,8 @@ def _pixels(ids, where, header) -> Spec:
             f"{header.caller_npix}), got shape {ids.shape}."
         )
     own = np.atleast_2d(ids)[:, header.caller_index]
-    return Spec(where, int(own.max(initial=-1)) + 1, lambda _: own)
+    number = int(own.max(initial=-1)) + 1
+    return Spec(where, number, lambda _: own, by_stokes=len(own) > 1)
 
 
 def _sphere(spec, where, header) -> Spec:
