@@ -127,15 +127,19 @@ def test_parameters_by_patch(case):
         observation,
         start=START,
         patches=dict(zip(BETA, nsides, strict=True)),
+        bounds={"Dust.beta_d": (-60, 60)},  # the other code has none
         solver="newton",
     )
     sigma = {name: ring(result.sigma[name]) for name in BETA}
-    # Two patches at nside 8 have next to no dust: in one of them the fit of fgbuster
-    # runs away (to beta_d = 35) and ours stops at a bound. They are not compared.
+    # One patch at nside 8 has no dust, and its likelihood no optimum: the other code
+    # gives up at beta_d = 35 +- 1600, this one at the bound, and both say so.
     fitted = np.isfinite(ring(result.parameters["Dust.beta_d"]))
-    loose = fitted & ~(sigma["Dust.beta_d"] < 1)
-    assert loose.sum() <= (2 if "fit8" in case else 0)
-    assert np.isnan(sigma["Dust.beta_d"][fitted]).sum() <= 1
+    loose = fitted & ~np.isfinite(sigma["Dust.beta_d"])
+    assert loose.sum() == ("fit8" in case)
+    if loose.any():
+        assert not file[f"{case}__patch_success"][loose]
+        assert np.sqrt(file[f"{case}__Sigma"][0, 0, loose]) > 1000
+        assert "1 of 544 independent blocks not converged" in result.message
     for k, name in enumerate(BETA):
         x = file[f"{case}__x"][k] if f"{case}__x" in file else file[f"{case}__x{k}"]
         x, mine = seen(x), ring(result.parameters[name])
