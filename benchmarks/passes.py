@@ -24,12 +24,14 @@ class Passes(NamedTuple):
         problem: Model and samples.
         survey: The samples.
         sums: One pass: `(kernel, tables) -> sums over pools`.
+        once: The same on samples that are packed on the way, as for a reduction.
         objective: The likelihood, a pass over all samples per call.
     """
 
     problem: Problem
     survey: Survey
     sums: PoolSums
+    once: PoolSums
     objective: Objective
 
     def value_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -38,7 +40,7 @@ class Passes(NamedTuple):
 
     def reduce(self) -> ReducedData:
         """One pass: the exact reduction of the data."""
-        roots = self.sums(block_root, None, merge_roots)
+        roots = self.once(block_root, None, merge_roots)
         return ReducedData(roots, self.problem.model.nrow, (), single)
 
     def reduced(self) -> Objective:
@@ -87,11 +89,13 @@ def prepare(
         bands={"calibration": None, "band_shift": None, "angle": None},
         global_terms=(),
     )
-    survey = problem.survey(local_devices(devices), often=True)
-    sums = PoolSums(survey, problem.plan.pieces, comm.sum)
+    local, pieces = local_devices(devices), problem.plan.pieces
+    survey = problem.survey(local, often=True)
+    sums = PoolSums(survey, pieces, comm.sum)
     return Passes(
         problem,
         survey,
         sums,
+        PoolSums(problem.survey(local), pieces, comm.sum),
         Objective(problem.model, problem.parameters, sums),
     )
