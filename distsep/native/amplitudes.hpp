@@ -7,14 +7,10 @@
 
 namespace distsep {
 
-struct Weights {
+struct Weights : Terms {
   const double* Q;        // (pool, row, comp) orthonormal
   const double* Rinv;     // (pool, comp, comp)
-  const double* phi;      // (pool, global, row)
-  const double* alpha;    // (pool, global)
-  const int64_t* use;     // template of each global term
   const int32_t* pool;    // (block, tile)
-  int nglobal;
 };
 
 template <int C>
@@ -57,13 +53,7 @@ class Amplitudes {
     const long pool = w_.pool[b * m_.ntile + tile];
     Q_ = w_.Q + pool * m_.nrow * C;
     Rinv_ = w_.Rinv + pool * C * C;
-    const int nt = m_.ntemplate;
-    std::fill_n(model_.get(), m_.nrow * nt, 0.0);
-    for (int g = 0; g < w_.nglobal; ++g) {
-      const double a = w_.alpha[pool * w_.nglobal + g];
-      const double* phi = w_.phi + (pool * w_.nglobal + g) * m_.nrow;
-      for (int f = 0; f < m_.nrow; ++f) model_[f * nt + w_.use[g]] += phi[f] * a;
-    }
+    w_.model(pool, m_.nrow, m_.ntemplate, model_.get());
   }
 
   // Two vectors of lanes: amplitudes and chi2 into `out`; returns the sum of chi2.

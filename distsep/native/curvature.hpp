@@ -24,15 +24,11 @@ class Curvature {
 
   // out: value, gradient, Fisher matrix, Hessian.
   void operator()(long pool, long first, long nchunk, double* out) {
-    const int nt = p_.ntemplate;
     A_ = p_.A + pool * p_.nrow * C;
     dA_ = p_.dA + pool * p_.nkind * p_.nrow * p_.ncolumn;
     phi_ = p_.phi + pool * p_.nglobal * p_.nrow;
     alpha_ = p_.alpha + pool * p_.nglobal;
-    std::fill_n(model_.get(), p_.nrow * nt, 0.0);
-    for (int g = 0; g < p_.nglobal; ++g)
-      for (int f = 0; f < p_.nrow; ++f)
-        model_[f * nt + p_.use[g]] += phi_[g * p_.nrow + f] * alpha_[g];
+    p_.model(pool, p_.nrow, p_.ntemplate, model_.get());
     std::fill_n(sums_.get(), (n_ + 2 * n_ * n_) * WIDTH, 0.0);
     std::fill_n(G_.get(), p_.nrow * wide_ * WIDTH, 0.0);
     Vec value = all(0.0);

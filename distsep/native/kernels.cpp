@@ -157,59 +157,36 @@ extern "C" int distsep_level() {
 #endif
 }
 
+namespace {
+
+// d, w, t, pool, A, dA, phi, alpha.
+auto of_samples() {
+  return ffi::Ffi::Bind()
+      .Arg<F64>().Arg<F64>().Arg<F64>().Arg<S32>()
+      .Arg<F64>().Arg<F64>().Arg<F64>().Arg<F64>();
+}
+
+// d, t, weight, index, classes, white, scale.
+auto of_maps() {
+  return ffi::Ffi::Bind()
+      .Arg<ffi::AnyBuffer>().Arg<F64>().Arg<F64>()
+      .Arg<S32>().Arg<S32>().Arg<F64>().Arg<F64>();
+}
+
+}  // namespace
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_value_gradient, value_gradient,
-                              ffi::Ffi::Bind()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<S32>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Attr<Use>("use")
-                                  .Ret<F64>());
+                              of_samples().Attr<Use>("use").Ret<F64>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_curvature, curvature,
-                              ffi::Ffi::Bind()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<S32>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Attr<Use>("use")
-                                  .Ret<F64>());
+                              of_samples().Arg<F64>().Attr<Use>("use").Ret<F64>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_root, root,
-                              ffi::Ffi::Bind()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<S32>()
-                                  .Arg<S32>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Attr<int64_t>("ntemplate")
-                                  .Ret<F64>());
+                              of_maps().Attr<int64_t>("ntemplate").Ret<F64>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_amplitudes, amplitudes,
-                              ffi::Ffi::Bind()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<S32>()
-                                  .Arg<S32>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<S32>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
-                                  .Arg<F64>()
+                              of_maps()
+                                  .Arg<S32>().Arg<F64>().Arg<F64>().Arg<F64>().Arg<F64>()
                                   .Attr<Use>("use")
                                   .Attr<int64_t>("ntemplate")
                                   .Ret<F64>()

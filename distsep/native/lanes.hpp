@@ -47,6 +47,21 @@ inline Scratch scratch(long n) {
   return Scratch(p);
 }
 
+// F alpha of one pool as rows by templates: several terms may act with one template.
+struct Terms {
+  const double* phi;    // (pool, global, row)
+  const double* alpha;  // (pool, global)
+  const int64_t* use;   // template of each global term
+  int nglobal;
+
+  void model(long pool, int nrow, int ntemplate, double* out) const {
+    std::fill_n(out, nrow * ntemplate, 0.0);
+    for (long g = pool * nglobal; g < (pool + 1) * nglobal; ++g)
+      for (int f = 0; f < nrow; ++f)
+        out[f * ntemplate + use[g - pool * nglobal]] += phi[g * nrow + f] * alpha[g];
+  }
+};
+
 // Maps whose noise has one shape, and what whitens them: `packing.pack` in C++.
 struct Whitened {
   const void* d;           // (row, group, pixel), NaN = not observed

@@ -6,14 +6,11 @@
 namespace distsep {
 
 // Samples in chunks: one run of memory for the rows of a chunk.
-struct Weighted {
+struct Weighted : Terms {
   const double *d, *w, *t;  // (block, chunk, row or template, lane)
   const double* A;          // (pool, row, comp)
   const double* dA;         // (pool, kind, row, column): comp, then regional
-  const double* phi;        // (pool, global, row)
-  const double* alpha;      // (pool, global)
-  const int64_t* use;       // template of each global term
-  int nrow, ncomp, ntemplate, nkind, ncolumn, nglobal, nlane;
+  int nrow, ncomp, ntemplate, nkind, ncolumn, nlane;
 };
 
 template <int C>
@@ -45,14 +42,8 @@ class ValueGradient {
     for (int f = 0, k = 0; f < p_.nrow; ++f)
       for (int i = 0; i < C; ++i)
         for (int j = 0; j <= i; ++j) products_[k++] = A[f * C + i] * A[f * C + j];
-    const int nt = p_.ntemplate;
-    std::memset(model_.get(), 0, sizeof(double) * p_.nrow * nt);
-    for (int g = 0; g < p_.nglobal; ++g) {
-      const double a = p_.alpha[pool * p_.nglobal + g];
-      const double* phi = p_.phi + (pool * p_.nglobal + g) * p_.nrow;
-      for (int f = 0; f < p_.nrow; ++f) model_[f * nt + p_.use[g]] += phi[f] * a;
-    }
-    std::memset(sums_.get(), 0, sizeof(double) * p_.nrow * (C + nt) * WIDTH);
+    p_.model(pool, p_.nrow, p_.ntemplate, model_.get());
+    std::fill_n(sums_.get(), p_.nrow * (C + p_.ntemplate) * WIDTH, 0.0);
   }
 
   Vec chunk(const double* A, long c) {
