@@ -81,13 +81,6 @@ def prepare(
         source,
         comm=comm,
         patches=patches or {},
-        start={},
-        fixed=None,
-        priors={},
-        bounds={},
-        shared=None,
-        bands={"calibration": None, "band_shift": None, "angle": None},
-        global_terms=(),
     )
     local, pieces = local_devices(devices), problem.plan.pieces
     survey = problem.survey(local, often=True)

@@ -61,12 +61,6 @@ def prepare(laws, observation, patches):
         comm=serial(),
         patches=patches,
         start=TRUTH,
-        fixed=None,
-        priors={},
-        bounds={},
-        shared=None,
-        bands={"calibration": None, "band_shift": None, "angle": None},
-        global_terms=(),
     )
     devices, pieces = local_devices(1), problem.plan.pieces
     total = serial().sum
