@@ -20,8 +20,8 @@ class Amplitudes {
       : m_(m),
         w_(w),
         fetch_(m),
-        x_(scratch(m.padded() * RUN)),
-        root_(scratch(RUN)),
+        x_(scratch(m.padded() * CHUNK)),
+        root_(scratch(CHUNK)),
         model_(scratch(m.nrow * m.ntemplate)),
         out_(scratch((C + 1) * CHUNK)) {}
 
@@ -34,15 +34,13 @@ class Amplitudes {
     Vec chi2 = all(0.0);
     for (long tile = 0; tile < m_.ntile; ++tile) {
       prepare(b, tile);
-      for (long lane = tile * size; lane < (tile + 1) * size; lane += RUN) {
-        const int count = static_cast<int>(std::min<long>(RUN, (tile + 1) * size - lane));
+      for (long lane = tile * size; lane < (tile + 1) * size; lane += CHUNK) {
+        const int count =
+            static_cast<int>(std::min<long>(CHUNK, (tile + 1) * size - lane));
         fetch_(b, tile, lane, count, x_.get(), root_.get());
-        for (int s = 0; s * CHUNK < count; ++s) {
-          double* x = x_.get() + s * m_.padded() * CHUNK;
-          for (int v = 0; v < CHUNK; v += 2 * WIDTH)
-            chi2 += lanes(x + v, root_.get() + s * CHUNK + v, out_.get() + v);
-          spread(b, s * CHUNK, std::min(CHUNK, count - s * CHUNK), maps);
-        }
+        for (int v = 0; v < CHUNK; v += 2 * WIDTH)
+          chi2 += lanes(x_.get() + v, root_.get() + v, out_.get() + v);
+        spread(count, maps);
       }
     }
     return sum(chi2);
@@ -57,7 +55,7 @@ class Amplitudes {
   }
 
   // Two vectors of lanes: amplitudes and chi2 into `out`; returns the sum of chi2.
-  Vec lanes(double* d, const double* root, double* out) {
+  Vec lanes(double* d, const double* root, double* out) const {
     const int nt = m_.ntemplate;
     for (int f = 0; f < m_.nrow; ++f)
       for (int k = 0; k < nt; ++k)
@@ -65,15 +63,26 @@ class Amplitudes {
           put(d + f * CHUNK + u,
               at(d + f * CHUNK + u) -
                   all(model_[f * nt + k]) * at(d + (m_.nrow + k) * CHUNK + u));
-    Vec z[C][2], chi2[2] = {all(0.0), all(0.0)};
-    for (int c = 0; c < C; ++c) z[c][0] = z[c][1] = all(0.0);
-    // Twice: removes what rounding left of the signal along A.
-    project(d, z);
-    project(d, z);
+    // z = Q^T d, r = d - Q z; then once more: removes what rounding left along A.
+    Vec z[C][2], y[C][2], chi2[2] = {all(0.0), all(0.0)};
+    for (int c = 0; c < C; ++c)
+      for (int u = 0; u < 2; ++u) z[c][u] = y[c][u] = all(0.0);
     for (int f = 0; f < m_.nrow; ++f)
       for (int u = 0; u < 2; ++u) {
-        const Vec r = at(d + f * CHUNK + u * WIDTH);
+        const Vec x = at(d + f * CHUNK + u * WIDTH);
+        for (int c = 0; c < C; ++c) z[c][u] += all(Q_[f * C + c]) * x;
+      }
+    for (int f = 0; f < m_.nrow; ++f)
+      for (int u = 0; u < 2; ++u) {
+        Vec r = at(d + f * CHUNK + u * WIDTH);
+        for (int c = 0; c < C; ++c) r -= all(Q_[f * C + c]) * z[c][u];
+        for (int c = 0; c < C; ++c) y[c][u] += all(Q_[f * C + c]) * r;
         chi2[u] += r * r;
+      }
+    for (int c = 0; c < C; ++c)
+      for (int u = 0; u < 2; ++u) {
+        z[c][u] += y[c][u];
+        chi2[u] -= y[c][u] * y[c][u];
       }
     for (int u = 0; u < 2; ++u) {
       put(out + C * CHUNK + u * WIDTH, chi2[u]);
@@ -89,32 +98,13 @@ class Amplitudes {
     return chi2[0] + chi2[1];
   }
 
-  // d less its part along Q, which is added to z.
-  void project(double* d, Vec (*z)[2]) const {
-    Vec y[C][2];
-    for (int c = 0; c < C; ++c) y[c][0] = y[c][1] = all(0.0);
-    for (int f = 0; f < m_.nrow; ++f)
-      for (int u = 0; u < 2; ++u) {
-        const Vec x = at(d + f * CHUNK + u * WIDTH);
-        for (int c = 0; c < C; ++c) y[c][u] += all(Q_[f * C + c]) * x;
-      }
-    for (int f = 0; f < m_.nrow; ++f)
-      for (int u = 0; u < 2; ++u) {
-        Vec x = at(d + f * CHUNK + u * WIDTH);
-        for (int c = 0; c < C; ++c) x -= all(Q_[f * C + c]) * y[c][u];
-        put(d + f * CHUNK + u * WIDTH, x);
-      }
-    for (int c = 0; c < C; ++c)
-      for (int u = 0; u < 2; ++u) z[c][u] += y[c][u];
-  }
-
   // Put a chunk of what was found where its samples are on the sky.
-  void spread(long b, int from, int count, double* maps) const {
+  void spread(int count, double* maps) const {
     const long wide = m_.ngroup * m_.npix;
     for (int k = 0; k <= C; ++k) {
       const double* out = out_.get() + k * CHUNK;
       double* map = maps + k * wide;
-      const long* at = fetch_.at() + from;
+      const long* at = fetch_.at();
       if (!m_.index)
         std::copy_n(out, count, map + at[0]);
       else

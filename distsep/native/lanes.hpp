@@ -18,8 +18,6 @@ typedef double Vec __attribute__((vector_size(64)));
 constexpr int WIDTH = 8;           // lanes of a vector
 constexpr int CHUNK = 64;          // lanes that are worked on in first-level cache
 constexpr int NVEC = CHUNK / WIDTH;
-constexpr int RUN = 512;           // lanes fetched at once: a page of each map
-constexpr int NSUB = RUN / CHUNK;
 
 inline Vec all(double x) { return Vec{x, x, x, x, x, x, x, x}; }
 
@@ -80,29 +78,26 @@ struct Whitened {
   int padded() const { return (entries() + 3) / 4 * 4; }
 };
 
-// Puts up to RUN lanes of one tile, whitened, into `x` (sub, row, CHUNK), the templates
-// after the rows of the data, and the root of their weights into `root` (RUN).
+// Puts up to CHUNK lanes of one tile, whitened, into `x` (row, CHUNK), the templates
+// after the rows of the data, and the root of their weights into `root` (CHUNK): what
+// is fetched is still in first-level cache when it is used.
 class Fetch {
  public:
   explicit Fetch(const Whitened& m)
-      : m_(m), raw_(scratch(m.dense ? m.nrow * RUN : 0)), size_(m.padded() * CHUNK) {}
+      : m_(m), raw_(scratch(m.dense ? m.nrow * CHUNK : 0)) {}
 
   void operator()(long b, long tile, long lane, int count, double* x, double* root) {
     places(b, lane, count);
     weigh(count, root);
-    const long one = m_.nrow * (m_.dense ? m_.nrow : 1);
+    const long one = m_.nrow * (m_.dense ? m_.nrow : 1), wide = m_.ngroup * m_.npix;
     const double* white = m_.white + m_.classes[b * m_.ntile + tile] * one;
-    for (int r = 0; r < m_.nrow; ++r) {
-      const long shift = static_cast<long>(r) * m_.ngroup * m_.npix;
-      const double factor = m_.dense ? 1.0 : white[r];
-      if (m_.single)
-        row(static_cast<const float*>(m_.d) + shift, count, factor, root, x + r * CHUNK);
-      else
-        row(static_cast<const double*>(m_.d) + shift, count, factor, root, x + r * CHUNK);
-    }
+    double* to = m_.dense ? raw_.get() : x;
+    if (m_.single)
+      rows(static_cast<const float*>(m_.d), count, root, to, m_.dense ? nullptr : white);
+    else
+      rows(static_cast<const double*>(m_.d), count, root, to, m_.dense ? nullptr : white);
     for (int k = 0; k < m_.ntemplate; ++k)
-      row(m_.t + static_cast<long>(k) * m_.ngroup * m_.npix, count, 1.0, root,
-          x + (m_.nrow + k) * CHUNK);
+      row(m_.t + k * wide, count, 1.0, root, x + (m_.nrow + k) * CHUNK);
     if (m_.dense) mix(white, x);
   }
 
@@ -113,25 +108,24 @@ class Fetch {
   void places(long b, long lane, int count) {
     if (!m_.index) {  // a run of pixels of one group
       group_[0] = static_cast<int>(lane / m_.block);
-      const long first = b * m_.block + lane % m_.block;
-      at_[0] = group_[0] * m_.npix + first;
-      for (int l = 0; l < count; ++l) {
-        group_[l] = group_[0];
-        at_[l] = at_[0] + l;
-      }
+      at_[0] = group_[0] * m_.npix + b * m_.block + lane % m_.block;
       return;
     }
+    const int32_t* index = m_.index + b * m_.nlane + lane;
+    const long shift = b * m_.block, more = m_.npix - m_.block;
     for (int l = 0; l < count; ++l) {
-      const int32_t where = m_.index[b * m_.nlane + lane + l];
-      group_[l] = where < 0 ? 0 : where / m_.block;
-      at_[l] = where < 0 ? -1 : group_[l] * (m_.npix - m_.block) + b * m_.block + where;
+      group_[l] = index[l] < 0 ? 0 : index[l] / static_cast<int32_t>(m_.block);
+      at_[l] = index[l] < 0 ? -1 : group_[l] * more + shift + index[l];
     }
   }
 
   void weigh(int count, double* root) const {
-    std::fill(root + count, root + RUN, 0.0);
-    if (!m_.index && !m_.weight) {
-      std::fill(root, root + count, std::sqrt(m_.scale[group_[0]]));
+    std::fill(root + count, root + CHUNK, 0.0);
+    if (!m_.index) {
+      std::fill_n(root, count, std::sqrt(m_.scale[group_[0]]));
+      if (!m_.weight) return;
+      const double* weight = m_.weight + (at_[0] - group_[0] * m_.npix);
+      for (int l = 0; l < count; ++l) root[l] *= std::sqrt(weight[l]);
       return;
     }
     for (int l = 0; l < count; ++l) {
@@ -142,50 +136,66 @@ class Fetch {
   }
 
   template <typename Real>
+  void rows(const Real* map, int count, const double* root, double* x,
+            const double* white) const {
+    const long wide = m_.ngroup * m_.npix;
+    for (int r = 0; r < m_.nrow; ++r)
+      row(map + r * wide, count, white ? white[r] : 1.0, root, x + r * CHUNK);
+  }
+
+  template <typename Real>
   void row(const Real* map, int count, double factor, const double* root,
            double* x) const {
-    for (int s = 0; s < NSUB; ++s) {
-      double* __restrict to = x + s * size_;
-      const int n = std::max(0, std::min(CHUNK, count - s * CHUNK));
-      const double* __restrict by = root + s * CHUNK;
-      if (m_.index) {
-        for (int l = 0; l < n; ++l) {
-          const long at = at_[s * CHUNK + l];
-          to[l] = at < 0 ? 0.0 : static_cast<double>(map[at]);
-        }
-      } else if (n == CHUNK) {
-        const Real* __restrict from = map + at_[s * CHUNK];
-        for (int l = 0; l < CHUNK; ++l) to[l] = from[l];
-      } else if (n > 0) {
-        std::copy_n(map + at_[s * CHUNK], n, to);
-      }
-      std::fill(to + n, to + CHUNK, 0.0);
-      for (int v = 0; v < CHUNK; v += WIDTH) {
-        const Vec value = distsep::at(to + v);
-        put(to + v, (value == value ? value : all(0.0)) * (factor * distsep::at(by + v)));
-      }
+    if (m_.index) {
+      for (int l = 0; l < count; ++l)
+        x[l] = at_[l] < 0 ? 0.0 : static_cast<double>(map[at_[l]]);
+      finish(x, count, factor, root, x);
+    } else {
+      finish(map + at_[0], count, factor, root, x);
     }
   }
 
-  void mix(const double* white, double* x) {
-    for (int s = 0; s < NSUB; ++s) {
-      double* to = x + s * size_;
-      std::memcpy(raw_.get(), to, sizeof(double) * m_.nrow * CHUNK);
-      for (int r = 0; r < m_.nrow; ++r)
-        for (int v = 0; v < CHUNK; v += WIDTH) {
-          Vec y = all(0.0);
-          for (int k = 0; k < m_.nrow; ++k)
-            y += all(white[r * m_.nrow + k]) * distsep::at(raw_.get() + k * CHUNK + v);
-          put(to + r * CHUNK + v, y);
-        }
+  // x = value * factor * root, 0 where the value is NaN: not observed.
+  template <typename Real>
+  static void finish(const Real* from, int count, double factor, const double* root,
+                     double* x) {
+    if (count == CHUNK) {
+      for (int v = 0; v < CHUNK; v += WIDTH) {
+        const Vec value = wide(from + v);
+        put(x + v, (value == value ? value : all(0.0)) * (factor * distsep::at(root + v)));
+      }
+      return;
     }
+    for (int l = 0; l < count; ++l) {
+      const double value = from[l];
+      x[l] = (value == value ? value : 0.0) * (factor * root[l]);
+    }
+    std::fill(x + count, x + CHUNK, 0.0);
+  }
+
+  static Vec wide(const double* p) { return distsep::at(p); }
+
+  static Vec wide(const float* p) {
+    typedef float Half __attribute__((vector_size(32)));
+    Half x;
+    std::memcpy(&x, p, sizeof x);
+    return __builtin_convertvector(x, Vec);
+  }
+
+  void mix(const double* white, double* x) const {
+    for (int r = 0; r < m_.nrow; ++r)
+      for (int v = 0; v < CHUNK; v += WIDTH) {
+        Vec y = all(0.0);
+        for (int k = 0; k < m_.nrow; ++k)
+          y += all(white[r * m_.nrow + k]) * distsep::at(raw_.get() + k * CHUNK + v);
+        put(x + r * CHUNK + v, y);
+      }
   }
 
   const Whitened& m_;
   Scratch raw_;
-  long size_;
-  long at_[RUN];
-  int group_[RUN];
+  long at_[CHUNK];
+  int group_[CHUNK];
 };
 
 }  // namespace distsep

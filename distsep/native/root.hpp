@@ -9,7 +9,8 @@ namespace distsep {
 
 // A triangle T from a part of the lanes makes y = T^-1 x nearly white; the Gram matrix
 // of y, taken in one sweep over all lanes, is then well conditioned and its Cholesky
-// factor loses nothing. Where a part does not stand for the whole, once more.
+// factor loses nothing. At low signal to noise x itself is white enough. Where a part
+// does not stand for the whole, once more.
 class Root {
  public:
   explicit Root(const Whitened& m)
@@ -17,9 +18,9 @@ class Root {
         fetch_(m),
         n_(m.entries()),
         padded_(m.padded()),
-        x_(scratch(padded_ * RUN)),
+        x_(scratch(padded_ * CHUNK)),
         y_(scratch(padded_ * CHUNK)),
-        root_(scratch(RUN)),
+        root_(scratch(CHUNK)),
         sums_(scratch(blocks() * 16 * WIDTH)),
         gram_(scratch(n_ * n_)),
         T_(scratch(n_ * n_)),
@@ -35,13 +36,13 @@ class Root {
     const long lanes = std::min(size, SAMPLED * CHUNK);
     double scale[MOST];
     for (int i = 0; i < n_; ++i) scale[i] = root_of(gram_[i * n_ + i]);
-    std::memset(T_.get(), 0, sizeof(double) * n_ * n_);
-    for (int i = 0; i < n_; ++i) T_[i * n_ + i] = 1.0;
-    extend(scale, 11.0 * n_ * (n_ + lanes) * eps);
+    begin();
+    bool white = extend(scale, 11.0 * n_ * (n_ + lanes) * eps) > 10 * WELL;
+    if (white) begin();
     bool seen[MOST];
     for (int again = 0; again < 3; ++again) {
-      invert();
-      gather(b, tile, size, 1, true);
+      if (!white) invert();
+      gather(b, tile, size, 1, !white);
       for (int i = 0; i < n_; ++i) {
         scale[i] = root_of(gram_[i * n_ + i]);
         // A row of zeros stays one: a band that was not observed, an empty template.
@@ -49,6 +50,7 @@ class Root {
       }
       // The pivots of the correlations are 1 where y is white.
       if (extend(scale, n_ * eps) > WELL) break;
+      white = false;
     }
     for (int i = 0; i < n_; ++i)
       for (int j = 0; j < n_; ++j) out[i * n_ + j] = seen[j] ? T_[j * n_ + i] : 0.0;
@@ -62,20 +64,22 @@ class Root {
 
   int blocks() const { return (padded_ / 4) * (padded_ / 4 + 1) / 2; }
 
+  // T = 1.
+  void begin() {
+    std::memset(T_.get(), 0, sizeof(double) * n_ * n_);
+    for (int i = 0; i < n_; ++i) T_[i * n_ + i] = 1.0;
+  }
+
   static double root_of(double x) { return x > 0 ? std::sqrt(x) : 1.0; }
 
   // Gram matrix of every `stride`th chunk of a tile, of x or of T^-1 x.
   void gather(long b, long tile, long size, long stride, bool whitened) {
     std::memset(sums_.get(), 0, sizeof(double) * blocks() * 16 * WIDTH);
-    const long step = stride == 1 ? RUN : CHUNK;
-    for (long lane = 0; lane < size; lane += step * stride) {
-      const int count = static_cast<int>(std::min(step, size - lane));
+    for (long lane = 0; lane < size; lane += CHUNK * stride) {
+      const int count = static_cast<int>(std::min<long>(CHUNK, size - lane));
       fetch_(b, tile, tile * size + lane, count, x_.get(), root_.get());
-      for (int s = 0; s * CHUNK < count; ++s) {
-        double* x = x_.get() + s * padded_ * CHUNK;
-        if (whitened) multiply(x);
-        square(whitened ? y_.get() : x);
-      }
+      if (whitened) multiply(x_.get());
+      square(whitened ? y_.get() : x_.get());
     }
     const double* from = sums_.get();
     for (int i = 0; i < padded_; i += 4)
