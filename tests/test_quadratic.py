@@ -6,13 +6,15 @@ import bits
 import dense
 import numpy as np
 import pytest
+import scipy.sparse as sparse
 from problems import TRUTH, draw, make_objective
 
 import distsep
-from distsep.inference import fill, newton, quadratic
+from distsep.inference import curvature, fill, newton, quadratic, schur
 from distsep.inference.curvature import Factor, assemble, components
 from distsep.inference.fit import fit
 from distsep.inference.quadratic import Quadratic
+from distsep.inference.uncertainty import uncertainty
 from distsep.parallel import serial
 
 NPATCH = np.array([9, 4, 3])
@@ -168,6 +170,84 @@ def test_wide_and_narrow_blocks_stand_side_by_side():
         objective.wide = np.array(wide)
         found = Quadratic(objective, point, use, held).solve(g)
         np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
+def test_errors_of_wide_blocks_are_the_dense_ones(monkeypatch):
+    rng = np.random.default_rng(83)
+    one, other = scattered(rng), scattered(rng)
+    both = one._replace(
+        d=np.concatenate([one.d, other.d]),
+        invN=np.concatenate([one.invN, other.invN]),
+        patch=np.concatenate([one.patch, NPATCH + other.patch]),
+    )
+    objective, point = at_start(both)
+    H = dense_matrix(objective, point, True)
+    F = dense_matrix(objective, point, False)
+    inverse = np.linalg.inv(H)
+    expected = (
+        np.diag(inverse @ F @ inverse),
+        np.diag(inverse),
+        np.diag(np.linalg.inv(F)),
+    )
+    for wide in ([True, False], [True, True]):
+        objective.wide = np.array(wide)
+        local = newton.local_model(objective, point)
+        local = replace(local, indefinite=np.zeros(2, bool))
+        found = uncertainty(objective, local)
+        sigma = found.sigma, found.sigma_hessian, found.sigma_fisher
+        for one_sigma, variance in zip(sigma, expected, strict=True):
+            np.testing.assert_allclose(one_sigma**2, variance, rtol=1e-8)
+    # Nothing of a wide block is factored.
+    monkeypatch.setattr(curvature, "_lu", None)
+    np.testing.assert_allclose(uncertainty(objective, local).sigma, found.sigma)
+
+
+def test_rows_that_are_apart_share_no_pool(samples):
+    objective, point = at_start(samples)
+    matrix = objective.matrix(point, False)
+    first = schur.apart(matrix)
+    own = matrix[np.flatnonzero(first)][:, np.flatnonzero(first)].toarray()
+    assert (own == np.diag(np.diag(own))).all()
+    assert first.sum() >= NPATCH.max()
+
+
+def test_wide_blocks_whiten_and_solve_as_dense_matrices_do():
+    rng = np.random.default_rng(84)
+    one, other = scattered(rng), scattered(rng)
+    both = one._replace(
+        d=np.concatenate([one.d, other.d]),
+        invN=np.concatenate([one.invN, other.invN]),
+        patch=np.concatenate([one.patch, NPATCH + other.patch]),
+    )
+    objective, point = at_start(both)
+    objective.wide = np.array([False, True])
+    held = np.zeros(32, bool)
+    held[[4, 30]] = True
+    factor = Quadratic(objective, point, np.zeros(2, bool), held).factor
+    assert isinstance(factor, quadratic.Factors)
+    assert not factor.bad.any()
+    M = dense_matrix(objective, point, False)
+    M[held] = M[:, held] = 0.0
+    M[held, held] = 1.0
+    b = rng.normal(size=32) * np.sqrt(np.diag(M))
+    z, x = factor.whiten_gradient(b), np.linalg.solve(M, b)
+    assert z @ z == pytest.approx(b @ x, rel=1e-10)
+    for found in (factor.unwhiten(z), factor.solve(b)):
+        np.testing.assert_allclose(M @ found, b, rtol=1e-7)
+
+
+@pytest.mark.parametrize("off", [-1e-3, 1e-3])
+def test_a_schur_complement_knows_whether_it_is_positive(samples, off):
+    objective, point = at_start(samples)
+    F = dense_matrix(objective, point, False)
+    scale = np.sqrt(np.diag(F))
+    smallest = np.linalg.eigvalsh(F / np.outer(scale, scale))[0]
+    shift = sparse.diags_array((off - smallest) * scale**2)
+    matrix = (objective.matrix(point, False) + shift).tocsc()
+    found = schur.Schur(matrix, schur.apart(matrix))
+    assert found.positive == (off > 0)
+    b = scale * np.arange(len(scale))
+    np.testing.assert_allclose(matrix @ found.solve(b), b, rtol=1e-6, atol=1e-6)
 
 
 def run(samples, solver, **more):

@@ -57,9 +57,14 @@ class Factor:
     Attributes:
         bad: True for each parameter whose pivot is not positive: H is not positive
             definite in its block.
+
+    Args:
+        matrix: H, real or complex.
+        label: Independent block of each row, for `inverse_diagonal`; None: one block.
     """
 
-    def __init__(self, matrix: Any):
+    def __init__(self, matrix: Any, label: np.ndarray | None = None):
+        self._label = np.zeros(matrix.shape[0], int) if label is None else label
         diagonal = matrix.diagonal()
         scale = np.where(np.abs(diagonal) > 0, np.abs(diagonal), 1.0) ** -0.5
         self.scale = scale.real
@@ -106,11 +111,16 @@ class Factor:
         )
         return (y / np.sqrt(self._pivots))[self._lu.perm_c]
 
-    def inverse_diagonal(self, label: np.ndarray) -> np.ndarray:
+    @property
+    def positive(self) -> bool:
+        """Whether H is positive definite."""
+        return not self.bad.any()
+
+    def inverse_diagonal(self) -> np.ndarray:
         """Diagonal of the inverse, exactly; real or complex."""
-        size = np.bincount(label).max(initial=0)
+        size = np.bincount(self._label).max(initial=0)
         if size <= _LARGEST_PROBED:
-            return self._probed_diagonal(label, size)
+            return self._probed_diagonal(self._label, size)
         return self._selected_diagonal()
 
     def _probed_diagonal(self, label, size):
@@ -150,13 +160,17 @@ def _lu(matrix):
     )
 
 
-def sandwich_diagonal(hessian, fisher, label) -> tuple[np.ndarray, np.ndarray]:
+def sandwich_diagonal(hessian, fisher, invert) -> tuple[np.ndarray, np.ndarray]:
     """Return the diagonals of H^-1 and of H^-1 F H^-1.
 
     The second is minus the derivative of the first along F, taken with a complex
     step: diag((H + i e F)^-1) = diag(H^-1) - i e diag(H^-1 F H^-1), exact to rounding.
+
+    Args:
+        hessian: H.
+        fisher: F.
+        invert: `Factor`, or what else gives the diagonal of the inverse of a matrix.
     """
     step = 1e-30
-    factor = Factor((hessian + 1j * step * fisher).tocsc())
-    inverse: Any = factor.inverse_diagonal(label)
+    inverse = invert((hessian + 1j * step * fisher).tocsc()).inverse_diagonal()
     return inverse.real, -inverse.imag / step

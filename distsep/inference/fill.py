@@ -20,8 +20,9 @@ from scipy.sparse.csgraph import dijkstra
 #   10,000/2,000/2,000 scattered  49,152  3,583  64 (+380 MB)      0.7
 #   50,000/5,000/5,000 scattered 196,608  7,754  > 150 per factor  2.7
 #
-# Regions are factored at every size that was tried. Errors (`uncertainty`) always need
-# the factor: more than 490 s for 10,000/2,000/2,000 scattered patches.
+# Regions are factored at every size that was tried. Errors (`uncertainty`) of wide
+# blocks are those of a dense Schur complement (see schur.py): 23 s for
+# 10,000/2,000/2,000 scattered patches, more than 490 s with the factor.
 WIDEST = 1500
 # A kind of fewer patches costs so many rows at most.
 _FEW = 64

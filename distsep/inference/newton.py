@@ -10,7 +10,7 @@ import numpy as np
 
 from distsep.inference.curvature import Factor
 from distsep.inference.objective import Objective, Point
-from distsep.inference.quadratic import Quadratic
+from distsep.inference.quadratic import Factors, Quadratic
 
 # Beyond this many sigma the Fisher matrix leads; closer the Hessian, where it is
 # positive definite.
@@ -48,7 +48,7 @@ class Local:
     diagonal: np.ndarray
 
     @property
-    def factor(self) -> Factor:
+    def factor(self) -> Factor | Factors:
         """Factor of the whole matrix, for whitened coordinates."""
         return self.matrix.factor
 

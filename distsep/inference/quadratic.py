@@ -2,7 +2,8 @@
 
 Blocks of few or regional patches are factored together, exactly. Blocks whose factor
 would fill in, of thousands of scattered patches, are solved by conjugate gradients on
-products of the exact matrix and a vector: each pool multiplies its part.
+products of the exact matrix and a vector: each pool multiplies its part. Where a fit
+needs whitened coordinates of them, it has those of a dense Schur complement.
 """
 
 from functools import cached_property
@@ -12,6 +13,7 @@ import scipy.sparse as sparse
 
 from distsep.inference.curvature import Factor
 from distsep.inference.objective import Objective, Point
+from distsep.inference.schur import Schur, schur
 from distsep.inference.solve import System, conjugate_gradients
 
 # Largest residual of a step, in sigma, of the largest entry of the gradient. The length
@@ -30,6 +32,40 @@ def hold(matrix, held: np.ndarray):
         return matrix
     keep = sparse.diags_array((~held).astype(float))
     return (keep @ matrix @ keep + sparse.diags_array(held.astype(float))).tocsc()
+
+
+class Factors:
+    """The factor of narrow blocks and those of wide ones, side by side.
+
+    Args:
+        narrow: Of all rows, those of wide blocks being unit rows.
+        rows: Of each wide block.
+        wide: Its factor.
+    """
+
+    def __init__(self, narrow: Factor, rows: list[np.ndarray], wide: list[Schur]):
+        self._narrow, self._wide = narrow, list(zip(rows, wide, strict=True))
+        self.bad = narrow.bad.copy()
+        for mine, one in self._wide:
+            self.bad[mine] = not one.positive
+
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        """Return H^-1 b."""
+        return self._each("solve", b)
+
+    def unwhiten(self, z: np.ndarray) -> np.ndarray:
+        """Return x = W z with x^T H x = z^T z."""
+        return self._each("unwhiten", z)
+
+    def whiten_gradient(self, g: np.ndarray) -> np.ndarray:
+        """Return W^T g."""
+        return self._each("whiten_gradient", g)
+
+    def _each(self, what: str, x: np.ndarray) -> np.ndarray:
+        out = getattr(self._narrow, what)(x)
+        for rows, one in self._wide:
+            out[rows] = getattr(one, what)(x[rows])
+        return out
 
 
 class Quadratic:
@@ -60,7 +96,7 @@ class Quadratic:
         self._hessian, self._held = hessian, held
         self._extra = np.broadcast_to(extra, held.shape)
         wide = objective.wide[objective.label]
-        self._narrow = self._factor(held | wide)
+        self._narrow = Factor(self._matrix(held | wide))
         self._wide = [
             np.flatnonzero(objective.label == b) for b in np.flatnonzero(objective.wide)
         ]
@@ -78,16 +114,22 @@ class Quadratic:
             bad[rows] = not self._positive(rows, system)
         return bad
 
-    def _factor(self, held) -> Factor:
+    def _matrix(self, held):
         matrix = self._objective.matrix(self._point, self._hessian)
         if self._extra.any():
             matrix = (matrix + sparse.diags_array(self._extra)).tocsc()
-        return Factor(hold(matrix, held))
+        return hold(matrix, held)
 
     @cached_property
-    def factor(self) -> Factor:
+    def factor(self) -> Factor | Factors:
         """Factor of the whole matrix, wide blocks too: for whitened coordinates."""
-        return self._factor(self._held) if self._wide else self._narrow
+        if not self._wide:
+            return self._narrow
+        matrix = self._matrix(self._held)
+        wide = [schur(matrix[rows][:, rows]) for rows in self._wide]
+        if all(wide):
+            return Factors(self._narrow, self._wide, wide)
+        return Factor(matrix)
 
     def _system(self, rows: np.ndarray) -> System:
         """One wide block as what its pools add to it."""

@@ -6,15 +6,19 @@ to noise neither H^-1 nor F^-1 alone has the right width. A prior adds its preci
 to both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import scipy.sparse as sparse
 from scipy.sparse.csgraph import connected_components
 
 from distsep.inference.curvature import Factor, places, sandwich_diagonal
 from distsep.inference.newton import Local
 from distsep.inference.objective import Objective
 from distsep.inference.quadratic import hold
+from distsep.inference.schur import LARGEST, Schur, apart
 
 # Above this many parameters full matrices are not formed (5000^2 x 8 B = 200 MB).
 LARGEST_MATRIX = 5000
@@ -54,17 +58,11 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
     use = ~local.indefinite
     H = hold(objective.matrix(local.point, use), held)
     F = hold(objective.matrix(local.point, False), held)
-    floor = 1e-12 * F.diagonal()
-    if Factor(H).bad.any() or Factor(F).bad.any():
-        import scipy.sparse as sparse
-
-        H, F = H + sparse.diags_array(floor), F + sparse.diags_array(floor)
     # The gauge is no information: what it adds along the null directions goes again.
     gauge = objective.gauge / np.maximum((objective.gauge**2).sum(0), 1e-300)
     free = (gauge**2).sum(1)
-    inverse, sandwich = sandwich_diagonal(H, F, objective.label)
-    fisher = Factor(F.tocsc()).inverse_diagonal(objective.label)
-    inverse, sandwich, fisher = inverse - free, sandwich - free, fisher - free
+    H, F, *diagonals = _diagonals(H, F, objective.label, objective.wide)
+    inverse, sandwich, fisher = (d - free for d in diagonals)
     full = n <= LARGEST_MATRIX
 
     def root(v):
@@ -85,6 +83,36 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
         Finv,
         local.indefinite[objective.label] if n else np.zeros(0, bool),
     )
+
+
+def _diagonals(H, F, label, wide) -> tuple:
+    """H and F, made positive if they are not, and diagonals of H^-1, H^-1 F H^-1, F^-1.
+
+    Blocks whose factor would fill in are inverted by a dense Schur complement.
+    """
+    full = [np.flatnonzero(label == b) for b in np.flatnonzero(wide)]
+    parts: list[tuple[np.ndarray, Callable]] = []
+    for rows in full:
+        first = apart(F[rows][:, rows])
+        if np.count_nonzero(~first) <= LARGEST:
+            parts.append((rows, partial(Schur, first=first)))
+    rest = np.ones(len(label), bool)
+    for rows, _ in parts:
+        rest[rows] = False
+    if rest.any() or not parts:
+        parts.append((np.flatnonzero(rest), partial(Factor, label=label[rest])))
+    good = all(
+        invert(M[rows][:, rows]).positive for rows, invert in parts for M in (H, F)
+    )
+    if not good:
+        floor = sparse.diags_array(1e-12 * F.diagonal())
+        H, F = (H + floor).tocsc(), (F + floor).tocsc()
+    out = np.zeros((3, len(label)))
+    for rows, invert in parts:
+        h, f = H[rows][:, rows], F[rows][:, rows]
+        out[:2, rows] = sandwich_diagonal(h, f, invert)
+        out[2, rows] = invert(f).inverse_diagonal()
+    return H, F, *out
 
 
 def _by_block(H, F) -> list[np.ndarray]:
