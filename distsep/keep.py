@@ -78,10 +78,10 @@ class Keeper:
     def take(self, maps: Maps) -> None:
         """Keep or write the maps of one part. Communication: none."""
         obs, kept = maps.observation, self._kept
-        scale = kept.scale[:, None, None]
+        one = bool((kept.scale == 1).all())
         values: dict[str, np.ndarray] = {
             "cell_ids": obs.cell_ids,
-            "amplitudes": maps.s * scale,
+            "amplitudes": maps.s if one else maps.s * kept.scale[:, None, None],
             "chi2": maps.chi2,
         }
         if maps.covariance is not None:

@@ -60,7 +60,8 @@ class Problem(NamedTuple):
         """Put the samples on the devices: of this problem's maps, or of others."""
         plan = self.plan if source is None else self.plan.on(source)
         return Survey(
-            plan.parts,
+            plan.part,
+            plan.source.number,
             resident=plan.source.resident,
             often=often,
             joint=plan.joint,

@@ -1,9 +1,11 @@
 """Arrays on whole pages: whole, apart from one another, and used again."""
 
+import os
+
 import numpy as np
 import pytest
 
-from distsep.data import pages
+from distsep.data import chunk_files, pages
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (1,), (5, 7), (1025, 513)])
@@ -31,3 +33,20 @@ def test_memory_is_not_handed_out_while_a_view_looks_at_it():
 def test_memory_is_used_again():
     where = [pages.empty((4321,), float).ctypes.data for _ in range(3)]
     assert len(set(where)) == 1
+
+
+def test_a_file_written_row_by_row_holds_the_rows_one_after_another(
+    tmp_path, monkeypatch
+):
+    rng = np.random.default_rng(4)
+    whole = rng.normal(size=(1100, 24))
+    rows = [row[4:20] for row in whole]
+    chunk_files.write_rows(tmp_path / "a", rows)
+    # A system that takes a part of what it is given, as on a signal or a full pipe.
+    monkeypatch.setattr(
+        chunk_files.os, "writev", lambda fd, some: os.write(fd, bytes(some[0])[:100])
+    )
+    chunk_files.write_rows(tmp_path / "b", rows)
+    for name in "ab":
+        found = np.fromfile(tmp_path / name)
+        np.testing.assert_array_equal(found, whole[:, 4:20].ravel())

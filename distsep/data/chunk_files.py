@@ -28,6 +28,21 @@ def read_rows(file: Path, rows: list[np.ndarray]) -> None:
                 _read_fully(stream, memoryview(row).cast("B"))
 
 
+def write_rows(file: Path, rows: list[np.ndarray]) -> None:
+    """Write runs of memory, each contiguous, one after another into a new file."""
+    with file.open("wb", buffering=0) as stream:
+        for i in range(0, len(rows), _ROWS):
+            some = rows[i : i + _ROWS]
+            done = os.writev(stream.fileno(), some)
+            for row in some:
+                # A write may be cut short: the rest of each row by itself.
+                left = memoryview(row).cast("B")
+                left = left[min(done, len(left)) :]
+                done = max(done - row.nbytes, 0)
+                while len(left):
+                    left = left[stream.write(left) :]
+
+
 def _read_fully(stream: Any, to: memoryview) -> None:
     while len(to):
         n = stream.readinto(to)

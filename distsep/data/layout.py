@@ -194,8 +194,12 @@ def plain_runs(npix: int, ngroup: int, block: int) -> list[Found]:
 
 def tile_costs(runs: Sequence[Found]) -> np.ndarray:
     """For each size in `TILES`: most tiles of any block, and tiles in all."""
-    tiles = [[int((-(-n // t)).sum()) for _, n in runs] for t in TILES]
-    return np.array([[max(t, default=0), sum(t)] for t in tiles])
+    if not runs:
+        return np.zeros((len(TILES), 2), int)
+    counts = np.concatenate([n for _, n in runs])
+    block = np.repeat(np.arange(len(runs)), [len(n) for _, n in runs])
+    tiles = [np.bincount(block, -(-counts // t), len(runs)) for t in TILES]
+    return np.array([[t.max(), t.sum()] for t in tiles]).astype(int)
 
 
 def tile_pools(runs: Sequence[Found], tile: int, ntile: int) -> Found:

@@ -4,8 +4,9 @@ A part is a run of whole blocks that is in memory at once: all pixels of the ran
 one run of chunks of a store that is read again at every pass.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from distsep.data.observation import Observation
 # Maps of a rank up to this size stay in memory, packed, between passes [bytes].
 RESIDENT = 2**29
 # A part of a streamed store has about this size [bytes]: Python's share is small then.
-PART = 2**26
+PART = 2**25
 
 
 class ArraySource:
@@ -169,15 +170,18 @@ class PairSource:
         return self._first.npix(part)
 
 
-def ahead(function, items) -> Iterator:
-    """Yield `function(item)` in order, the next one made in a thread meanwhile."""
-    items = list(items)
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(function, item) for item in items[:1]]
-        for after in [*items[1:], None]:
-            done = coming.pop().result()
-            coming = [] if after is None else [pool.submit(function, after)]
-            yield done
+def ahead(function: Callable, items: Iterable, workers: int = 1) -> Iterator:
+    """Yield `function(item)` in order; threads make so many of the next meanwhile."""
+    coming: deque[Future] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            done = coming.popleft() if len(coming) == workers else None
+            result = done.result() if done else None
+            coming.append(pool.submit(function, item))
+            if done:
+                yield result
+        while coming:
+            yield coming.popleft().result()
 
 
 def placed(obs: Observation, rank: int, npix: list[int]) -> Observation:

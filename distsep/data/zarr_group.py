@@ -20,7 +20,7 @@ import zarr
 
 from distsep.data import pages
 from distsep.data.blocks import Grid
-from distsep.data.chunk_files import check_file, chunk_file, read_rows
+from distsep.data.chunk_files import check_file, chunk_file, read_rows, write_rows
 from distsep.data.plain import plain
 from distsep.data.zarr_header import Header, damaged, is_json, read_header
 from distsep.parallel import Comm, serial
@@ -139,14 +139,15 @@ class GroupWriter:
         """Write a chunk file: plain numbers, little-endian, the last one filled up."""
         array = self._arrays[name]
         dtype, length = array.dtype.newbyteorder("<"), array.chunks[-1]
-        whole = np.ascontiguousarray(values, dtype=dtype)
-        if whole.shape[-1] < length:
-            short, fill = whole, np.asarray(array.fill_value, dtype)
-            whole = np.full((*short.shape[:-1], length), fill, dtype)
-            whole[..., : short.shape[-1]] = short
+        values = np.asarray(values, dtype)
+        if values.shape[-1] < length or values.strides[-1] != dtype.itemsize:
+            whole = np.full((*values.shape[:-1], length), array.fill_value, dtype)
+            whole[..., : values.shape[-1]] = values
+            values = whole
         file = chunk_file(self.path, name, array, chunk)
         file.parent.mkdir(parents=True, exist_ok=True)
-        whole.tofile(file)
+        # Row by row from where they are: no copy but the system's own.
+        write_rows(file, [values[at] for at in np.ndindex(values.shape[:-1])])
 
     def _wait(self, most: int) -> None:
         """Wait until so many chunks, at most, are not yet written."""
@@ -262,6 +263,7 @@ class GroupReader:
         self.attributes: dict[str, Any] = Header(self.path, header)
         # Opened once: a pass over many chunks asks for each of them again.
         self._arrays: dict[str, Any] = {}
+        self._small: dict[str, np.ndarray] = {}
         for file in sorted(self.path.glob("*/zarr.json")):
             name = file.parent.name
             try:
@@ -309,9 +311,11 @@ class GroupReader:
         """
         array = self._array(name)
         if self.dims(name)[-1:] != (CELLS,):
-            if array.size:
-                check_file(chunk_file(self.path, name, array, 0), array)
-            return np.asarray(array[...])
+            if name not in self._small:
+                if array.size:
+                    check_file(chunk_file(self.path, name, array, 0), array)
+                self._small[name] = np.asarray(array[...])
+            return self._small[name].copy()
         last = self.grid.nchunks if last is None else last
         start = self.grid.chunk_range(first)[0] if last > first else 0
         stop = self.grid.chunk_range(last - 1)[1] if last > first else 0

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from distsep.data.layout import Layout, Pieces
 from distsep.data.observation import Observation
 from distsep.data.samples import marginalise_missing
+from distsep.data.source import ahead
 from distsep.inference.likelihood import (
     Block,
     Tables,
@@ -24,6 +26,9 @@ from distsep.inference.likelihood import (
 from distsep.inference.packing import Lanes, RawMaps, chunked, joined, pack
 from distsep.inference.reduce import block_root
 from distsep.native import kernels as native
+
+# Parts that are read or worked on at once.
+_WORKERS = 2
 
 
 class Devices(NamedTuple):
@@ -123,7 +128,8 @@ class Survey:
     """All samples of this rank, ready for passes.
 
     Args:
-        parts: Function that yields the parts, in the order of the blocks.
+        load: Part of a number, from 0; the parts are in the order of the blocks.
+        number: How many parts.
         resident: Keep the maps on the devices between passes.
         often: There will be many passes: keep the samples packed, if resident. Else
             they are packed as they are used, a block at a time, in cache.
@@ -134,9 +140,10 @@ class Survey:
     """
 
     def __init__(
-        self, parts, *, resident, often, joint, whitening, devices, template=()
+        self, load, number, *, resident, often, joint, whitening, devices, template=()
     ):
-        self._parts: Callable[[], Iterator[Part]] = parts
+        self._load: Callable[[int], Part] = load
+        self._parts = range(number)
         self._joint, self._devices = joint, devices
         self._whitened = whitening.white is not None
         self._whitening = devices.replicate(whitening)
@@ -144,24 +151,24 @@ class Survey:
         self._packed = resident and often
         self._kept: list[tuple[Part, Any, Any]] | None = None
         if resident:
-            self._kept = list(self._pack() if often else self._raw())
+            self._kept = [*map(self._pack if often else self._raw, self._parts)]
 
-    def _raw(self) -> Iterator[tuple[Part, RawMaps, Lanes]]:
-        for part in self._parts():
-            padded = self._devices.padded(part.layout.pool.shape[0])
-            maps = self._devices.spread_maps(raw_maps(part, self._joint, padded))
-            yield part, maps, self._devices.spread(lanes_of(part, padded))
+    def _raw(self, i: int) -> tuple[Part, RawMaps, Lanes]:
+        part = self._load(i)
+        padded = self._devices.padded(part.layout.pool.shape[0])
+        maps = self._devices.spread_maps(raw_maps(part, self._joint, padded))
+        return part, maps, self._devices.spread(lanes_of(part, padded))
 
-    def _pack(self) -> Iterator[tuple[Part, tuple, Block]]:
-        for part, maps, lanes in self._raw():
-            packing = _pack_chunks if _has_chunks(maps, part) else pack
-            program = self._devices.over_blocks(packing)
-            yield part, (), program(self._whitening, maps, lanes)
+    def _pack(self, i: int) -> tuple[Part, tuple, Block]:
+        part, maps, lanes = self._raw(i)
+        packing = _pack_chunks if _has_chunks(maps, part) else pack
+        program = self._devices.over_blocks(packing)
+        return part, (), program(self._whitening, maps, lanes)
 
     def blocks(self) -> Iterator[tuple[Part, Block]]:
         """Yield the parts with their samples packed, on the devices."""
         kept = self._kept if self._packed else None
-        for part, _, block in self._pack() if kept is None else kept:
+        for part, _, block in map(self._pack, self._parts) if kept is None else kept:
             join = self._devices.over_blocks(_join)
             yield part, join((), (), block) if _in_chunks(block) else block
 
@@ -205,13 +212,22 @@ class Survey:
             yield part, maps, _fetch(part, chi2)
 
     def _run(self, start: Callable) -> Iterator[tuple[Part, Any]]:
-        """Start each part before the one before it is asked for."""
-        started: list[tuple[Part, Any]] = []
-        for part, maps, blocks in self._raw() if self._kept is None else self._kept:
-            started.append((part, start(maps, blocks)))
-            if len(started) > 1:
-                yield started.pop(0)
-        yield from started
+        """What `start` makes of every part, in their order.
+
+        Of parts that are streamed some are read while others are worked on, and a
+        part is worked on where it was read: it may still be in cache.
+        """
+
+        def one(i: int) -> tuple[Part, Any]:
+            part, maps, blocks = self._raw(i)
+            return part, jax.block_until_ready(start(maps, blocks))
+
+        if self._kept is not None:
+            yield from [(part, start(*arrays)) for part, *arrays in self._kept]
+            return
+        # The first by itself: it compiles.
+        yield from map(one, self._parts[:1])
+        yield from ahead(one, self._parts[1:], _WORKERS)
 
     def _program(self, kernel: Callable, tables, maps, blocks) -> Callable:
         """The compiled kernel, of these arrays if it has one; else that of XLA."""
