@@ -1,6 +1,8 @@
 """Arrays on whole pages: whole, apart from one another, and used again."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -50,3 +52,19 @@ def test_a_file_written_row_by_row_holds_the_rows_one_after_another(
     for name in "ab":
         found = np.fromfile(tmp_path / name)
         np.testing.assert_array_equal(found, whole[:, 4:20].ravel())
+
+
+def test_threads_that_ask_at_once_get_memory_of_their_own():
+    """Each writes its own number into all it was given, again and again."""
+
+    def work(k):
+        for _ in range(300):
+            x = pages.empty((7, 1024), np.int64)
+            x[:] = k
+            time.sleep(0)
+            if not (x == k).all():
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))

@@ -57,6 +57,8 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     size = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
-    free = _free.get(size)
-    memory = free.pop() if free else _new(size)
+    try:  # several threads ask at once
+        memory = _free[size].pop()
+    except (KeyError, IndexError):
+        memory = _new(size)
     return np.asarray(_Lease(memory, nbytes)).view(dtype).reshape(shape)
