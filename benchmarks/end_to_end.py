@@ -328,7 +328,10 @@ def main():
             times,
         ),
         "Against the bare minimum, `cat` plus the write of the same bytes, in turn "
-        "with each separation (`cat`, `zarr`: also as a share of the separation):\n",
+        "with each separation (`cat`, `zarr`: also as a share of the separation). "
+        "`memory`, of the files that are written: at hand where another process used "
+        "and left 5 GiB just before; as it comes, a virtual machine may have to get it "
+        "from its host:\n",
         bench.table(
             [
                 "nside",
