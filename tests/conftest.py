@@ -4,11 +4,13 @@ The suite runs serially (`pytest`) and, for the tests marked `mpi`, on several r
 (`mpirun -n N python -m mpi4py -m pytest -m mpi`): see `launch/test`.
 """
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -31,6 +33,16 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 _outcomes: Counter[str] = Counter()
+
+
+def pytest_sessionstart():
+    """Each rank has temporary files of its own: pytest deletes those of other runs."""
+    from distsep.parallel import launched_by_mpi
+
+    if launched_by_mpi():
+        root = tempfile.mkdtemp(prefix="distsep-tests-")
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = root
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
 
 
 def shared_file(*parts: str) -> Path:
