@@ -35,16 +35,6 @@ SHARED = ROOT.parent / "shared"
 _outcomes: Counter[str] = Counter()
 
 
-def pytest_sessionstart():
-    """Each rank has temporary files of its own: pytest deletes those of other runs."""
-    from distsep.parallel import launched_by_mpi
-
-    if launched_by_mpi():
-        root = tempfile.mkdtemp(prefix="distsep-tests-")
-        os.environ["PYTEST_DEBUG_TEMPROOT"] = root
-        atexit.register(shutil.rmtree, root, ignore_errors=True)
-
-
 def shared_file(*parts: str) -> Path:
     """Path of a reference file; the test is skipped, with the reason, without it."""
     path = SHARED.joinpath(*parts)
@@ -112,6 +102,16 @@ def pytest_configure(config):
     if comm.rank > 0:
         # The terminal reporter, configured after this, keeps the stream it finds.
         sys.stdout = open(os.devnull, "w")
+
+
+def pytest_sessionstart():
+    """Each rank has temporary files of its own: pytest deletes those of other runs."""
+    from distsep.parallel import launched_by_mpi
+
+    if launched_by_mpi():
+        root = tempfile.mkdtemp(prefix="distsep-tests-")
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = root
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
 
 
 def pytest_report_header():

@@ -45,6 +45,16 @@ def scattered(rng, depth=0.3):
     return draw(rng, patch, "pixel", depth=depth)
 
 
+def two_blocks(rng):
+    """Two such sets of patches that share no pool."""
+    one, other = scattered(rng), scattered(rng)
+    return one._replace(
+        d=np.concatenate([one.d, other.d]),
+        invN=np.concatenate([one.invN, other.invN]),
+        patch=np.concatenate([one.patch, NPATCH + other.patch]),
+    )
+
+
 @pytest.fixture(scope="module")
 def samples():
     return scattered(np.random.default_rng(80))
@@ -151,14 +161,7 @@ def test_where_conjugate_gradients_find_no_end_the_block_is_factored(
 
 
 def test_wide_and_narrow_blocks_stand_side_by_side():
-    rng = np.random.default_rng(82)
-    one, other = scattered(rng), scattered(rng)
-    both = one._replace(
-        d=np.concatenate([one.d, other.d]),
-        invN=np.concatenate([one.invN, other.invN]),
-        patch=np.concatenate([one.patch, NPATCH + other.patch]),
-    )
-    objective, point = at_start(both)
+    objective, point = at_start(two_blocks(np.random.default_rng(82)))
     assert objective.nblocks == 2
     assert not objective.wide.any()
     g, held = objective.gradient(point), np.zeros(32, bool)
@@ -173,14 +176,7 @@ def test_wide_and_narrow_blocks_stand_side_by_side():
 
 
 def test_errors_of_wide_blocks_are_the_dense_ones(monkeypatch):
-    rng = np.random.default_rng(83)
-    one, other = scattered(rng), scattered(rng)
-    both = one._replace(
-        d=np.concatenate([one.d, other.d]),
-        invN=np.concatenate([one.invN, other.invN]),
-        patch=np.concatenate([one.patch, NPATCH + other.patch]),
-    )
-    objective, point = at_start(both)
+    objective, point = at_start(two_blocks(np.random.default_rng(83)))
     H = dense_matrix(objective, point, True)
     F = dense_matrix(objective, point, False)
     inverse = np.linalg.inv(H)
@@ -213,13 +209,7 @@ def test_rows_that_are_apart_share_no_pool(samples):
 
 def test_wide_blocks_whiten_and_solve_as_dense_matrices_do():
     rng = np.random.default_rng(84)
-    one, other = scattered(rng), scattered(rng)
-    both = one._replace(
-        d=np.concatenate([one.d, other.d]),
-        invN=np.concatenate([one.invN, other.invN]),
-        patch=np.concatenate([one.patch, NPATCH + other.patch]),
-    )
-    objective, point = at_start(both)
+    objective, point = at_start(two_blocks(rng))
     objective.wide = np.array([False, True])
     held = np.zeros(32, bool)
     held[[4, 30]] = True

@@ -175,10 +175,10 @@ def ahead(function: Callable, items: Iterable, workers: int = 1) -> Iterator:
     coming: deque[Future] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
-            done = coming.popleft() if len(coming) == workers else None
-            result = done.result() if done else None
+            full = len(coming) == workers
+            result = coming.popleft().result() if full else None
             coming.append(pool.submit(function, item))
-            if done:
+            if full:
                 yield result
         while coming:
             yield coming.popleft().result()

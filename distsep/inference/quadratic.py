@@ -13,7 +13,7 @@ import scipy.sparse as sparse
 
 from distsep.inference.curvature import Factor
 from distsep.inference.objective import Objective, Point
-from distsep.inference.schur import Schur, schur
+from distsep.inference.schur import Schur, split
 from distsep.inference.solve import System, conjugate_gradients
 
 # Largest residual of a step, in sigma, of the largest entry of the gradient. The length
@@ -126,10 +126,14 @@ class Quadratic:
         if not self._wide:
             return self._narrow
         matrix = self._matrix(self._held)
-        wide = [schur(matrix[rows][:, rows]) for rows in self._wide]
-        if all(wide):
-            return Factors(self._narrow, self._wide, wide)
-        return Factor(matrix)
+        wide = []
+        for rows in self._wide:
+            block = matrix[rows][:, rows]
+            first = split(block)
+            if first is None:
+                return Factor(matrix)
+            wide.append(Schur(block, first))
+        return Factors(self._narrow, self._wide, wide)
 
     def _system(self, rows: np.ndarray) -> System:
         """One wide block as what its pools add to it."""

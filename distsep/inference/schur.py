@@ -37,6 +37,12 @@ def apart(matrix: Any) -> np.ndarray:
     return out
 
 
+def split(matrix: Any) -> np.ndarray | None:
+    """Return the rows to eliminate, or None if the others are too many to be dense."""
+    first = apart(matrix)
+    return first if np.count_nonzero(~first) <= LARGEST else None
+
+
 class Schur:
     """A sparse symmetric matrix in two parts, one of them diagonal; real or complex.
 
@@ -47,7 +53,7 @@ class Schur:
 
     Args:
         matrix: The matrix.
-        first: What `apart` returns.
+        first: What `split` returns.
 
     References:
         Zhang (2005), The Schur Complement and Its Applications, section 1.1.
@@ -117,9 +123,3 @@ class Schur:
             inside[start : start + _ROWS] += np.asarray(added).ravel()
         out[self.first] = inside
         return out * self.scale**2
-
-
-def schur(matrix: Any) -> Schur | None:
-    """Return a matrix in two parts, or None if the second is too large to be dense."""
-    first = apart(matrix)
-    return Schur(matrix, first) if np.count_nonzero(~first) <= LARGEST else None

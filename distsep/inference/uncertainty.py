@@ -18,7 +18,7 @@ from distsep.inference.curvature import Factor, places, sandwich_diagonal
 from distsep.inference.newton import Local
 from distsep.inference.objective import Objective
 from distsep.inference.quadratic import hold
-from distsep.inference.schur import LARGEST, Schur, apart
+from distsep.inference.schur import Schur, split
 
 # Above this many parameters full matrices are not formed (5000^2 x 8 B = 200 MB).
 LARGEST_MATRIX = 5000
@@ -90,28 +90,29 @@ def _diagonals(H, F, label, wide) -> tuple:
 
     Blocks whose factor would fill in are inverted by a dense Schur complement.
     """
-    full = [np.flatnonzero(label == b) for b in np.flatnonzero(wide)]
-    parts: list[tuple[np.ndarray, Callable]] = []
-    for rows in full:
-        first = apart(F[rows][:, rows])
-        if np.count_nonzero(~first) <= LARGEST:
-            parts.append((rows, partial(Schur, first=first)))
     rest = np.ones(len(label), bool)
-    for rows, _ in parts:
-        rest[rows] = False
+    parts: list[tuple[np.ndarray, Callable]] = []
+    for block in np.flatnonzero(wide):
+        rows = np.flatnonzero(label == block)
+        first = split(F[rows][:, rows])
+        if first is not None:
+            rest[rows] = False
+            parts.append((rows, partial(Schur, first=first)))
     if rest.any() or not parts:
         parts.append((np.flatnonzero(rest), partial(Factor, label=label[rest])))
-    good = all(
-        invert(M[rows][:, rows]).positive for rows, invert in parts for M in (H, F)
-    )
-    if not good:
+
+    def inverses(M):
+        return [invert(M[rows][:, rows]) for rows, invert in parts]
+
+    of_fisher = inverses(F)
+    if not all(x.positive for x in (*inverses(H), *of_fisher)):
         floor = sparse.diags_array(1e-12 * F.diagonal())
         H, F = (H + floor).tocsc(), (F + floor).tocsc()
+        of_fisher = inverses(F)
     out = np.zeros((3, len(label)))
-    for rows, invert in parts:
-        h, f = H[rows][:, rows], F[rows][:, rows]
-        out[:2, rows] = sandwich_diagonal(h, f, invert)
-        out[2, rows] = invert(f).inverse_diagonal()
+    for (rows, invert), fisher in zip(parts, of_fisher, strict=True):
+        out[:2, rows] = sandwich_diagonal(H[rows][:, rows], F[rows][:, rows], invert)
+        out[2, rows] = fisher.inverse_diagonal()
     return H, F, *out
 
 
