@@ -226,6 +226,18 @@ def test_wide_blocks_whiten_and_solve_as_dense_matrices_do():
         np.testing.assert_allclose(M @ found, b, rtol=1e-7)
 
 
+def test_a_complement_that_is_too_large_gives_way_to_the_sparse_factor(
+    samples, cg, monkeypatch
+):
+    objective, point = at_start(samples)
+    local = newton.local_model(objective, point)
+    expected = uncertainty(objective, local).sigma
+    monkeypatch.setattr(schur, "LARGEST", 3)
+    assert isinstance(newton.local_model(objective, point).factor, Factor)
+    found = uncertainty(objective, local).sigma
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
 @pytest.mark.parametrize("off", [-1e-3, 1e-3])
 def test_a_schur_complement_knows_whether_it_is_positive(samples, off):
     objective, point = at_start(samples)

@@ -161,7 +161,7 @@ class Fetch {
                      double* x) {
     if (count == CHUNK) {
       for (int v = 0; v < CHUNK; v += WIDTH) {
-        const Vec value = wide(from + v);
+        const Vec value = load(from + v);
         put(x + v, (value == value ? value : all(0.0)) * (factor * distsep::at(root + v)));
       }
       return;
@@ -173,9 +173,9 @@ class Fetch {
     std::fill(x + count, x + CHUNK, 0.0);
   }
 
-  static Vec wide(const double* p) { return distsep::at(p); }
+  static Vec load(const double* p) { return distsep::at(p); }
 
-  static Vec wide(const float* p) {
+  static Vec load(const float* p) {
     typedef float Half __attribute__((vector_size(32)));
     Half x;
     std::memcpy(&x, p, sizeof x);
