@@ -5,6 +5,7 @@ page by page, which takes as long as reading. JAX takes over arrays on whole pag
 without a copy, on a processor.
 """
 
+import ctypes
 import math
 import mmap
 import weakref
@@ -15,6 +16,7 @@ from numpy.typing import DTypeLike
 
 _KEPT = 2**26  # a larger array goes back to the system [bytes]
 _LARGE = 2**22  # from here on the system is asked for large pages [bytes]
+_COLLAPSE = 25  # MADV_COLLAPSE of Linux 6.1
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _MOST = 8  # so many are kept, of each size
 _free: dict[int, list[mmap.mmap]] = {}
@@ -62,3 +64,21 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     except (KeyError, IndexError):
         memory = _new(size)
     return np.asarray(_Lease(memory, nbytes)).view(dtype).reshape(shape)
+
+
+def enlarge(address: int, nbytes: int) -> None:
+    """Put memory that is in use on large pages, where the system can: a hint.
+
+    A pass over memory on small pages waits for their addresses as well.
+
+    Args:
+        address: Where it starts.
+        nbytes: How much it is.
+    """
+    first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = address + nbytes - first
+    if nbytes < _LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    madvise(first, size, _COLLAPSE)

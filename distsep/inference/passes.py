@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from distsep.data import pages
 from distsep.data.layout import Layout, Pieces
 from distsep.data.observation import Observation
 from distsep.data.samples import marginalise_missing
@@ -163,7 +164,9 @@ class Survey:
         part, maps, lanes = self._raw(i)
         packing = _pack_chunks if _has_chunks(maps, part) else pack
         program = self._devices.over_blocks(packing)
-        return part, (), program(self._whitening, maps, lanes)
+        block = program(self._whitening, maps, lanes)
+        _enlarge(block)
+        return part, (), block
 
     def blocks(self) -> Iterator[tuple[Part, Block]]:
         """Yield the parts with their samples packed, on the devices."""
@@ -255,6 +258,14 @@ def _has_chunks(maps: RawMaps, part: Part) -> bool:
     """Whether samples have variances of their own, and tiles of whole vectors."""
     own = maps.invN is not None and len(maps.invN) == len(maps.d)
     return own and part.layout.tile % 8 == 0 and native.usable()
+
+
+def _enlarge(block: Block) -> None:
+    """Put samples in the memory of a processor on large pages."""
+    for x in jax.tree.leaves(jax.block_until_ready(block)):
+        for shard in x.addressable_shards:
+            if shard.device.platform == "cpu":
+                pages.enlarge(shard.data.unsafe_buffer_pointer(), shard.data.nbytes)
 
 
 def _few(tables: Tables) -> bool:

@@ -13,9 +13,14 @@ struct Weighted : Terms {
   int nrow, ncomp, ntemplate, nkind, ncolumn, nlane;
 };
 
+//
+// The gradient is -sum of dA . (N^-1 r s^T). Where few columns of few dA are not zero,
+// as for laws with a few parameters, they are applied lane by lane; else N^-1 r s^T is
+// summed over the lanes first.
 template <int C>
 class ValueGradient {
   static constexpr int NT = C * (C + 1) / 2;
+  static constexpr int FEW = 4, MANY = -1;
 
  public:
   explicit ValueGradient(const Weighted& p)
@@ -24,28 +29,60 @@ class ValueGradient {
         model_(scratch(p.nrow * p.ntemplate)),
         data_(scratch(p.ntemplate ? p.nrow * CHUNK : 0)),
         weighted_(scratch(p.nrow * CHUNK)),
+        slopes_(scratch(p.nrow * FEW)),
         sums_(scratch(p.nrow * (C + p.ntemplate) * WIDTH)),
         G_(scratch(p.nrow * (C + p.ntemplate))) {}
 
   // out: value, then the gradient by each kind and global term.
   void operator()(long pool, long first, long nchunk, double* out) {
-    const double* A = p_.A + pool * p_.nrow * C;
-    prepare(pool, A);
-    Vec value = all(0.0);
-    for (long c = first; c < first + nchunk; ++c) value += chunk(A, c);
-    out[0] = 0.5 * sum(value);
-    finish(pool, out + 1);
+    const int n = find_slopes(pool);
+    if (n == 0) return tile<0>(pool, first, nchunk, out);
+    if (n == 1) return tile<1>(pool, first, nchunk, out);
+    if (n == 2) return tile<2>(pool, first, nchunk, out);
+    if (n == 3) return tile<3>(pool, first, nchunk, out);
+    if (n == 4) return tile<4>(pool, first, nchunk, out);
+    tile<MANY>(pool, first, nchunk, out);
   }
 
  private:
-  void prepare(long pool, const double* A) {
+  // Columns of dA that are not zero: how many, or MANY.
+  int find_slopes(long pool) {
+    if (p_.ntemplate) return MANY;
+    const double* dA = p_.dA + pool * p_.nkind * p_.nrow * C;
+    int found = 0;
+    for (int k = 0; k < p_.nkind; ++k, dA += p_.nrow * C)
+      for (int c = 0; c < C; ++c) {
+        int f = 0;
+        while (f < p_.nrow && dA[f * C + c] == 0.0) ++f;
+        if (f == p_.nrow) continue;
+        if (found == FEW) return MANY;
+        kind_[found] = k, column_[found] = c;
+        for (f = 0; f < p_.nrow; ++f) slopes_[f * FEW + found] = dA[f * C + c];
+        ++found;
+      }
+    return found;
+  }
+
+  template <int E>
+  void tile(long pool, long first, long nchunk, double* out) {
+    const double* A = p_.A + pool * p_.nrow * C;
     for (int f = 0, k = 0; f < p_.nrow; ++f)
       for (int i = 0; i < C; ++i)
         for (int j = 0; j <= i; ++j) products_[k++] = A[f * C + i] * A[f * C + j];
-    p_.model(pool, p_.nrow, p_.ntemplate, model_.get());
-    std::fill_n(sums_.get(), p_.nrow * (C + p_.ntemplate) * WIDTH, 0.0);
+    if (E == MANY) {
+      p_.model(pool, p_.nrow, p_.ntemplate, model_.get());
+      std::fill_n(sums_.get(), p_.nrow * (C + p_.ntemplate) * WIDTH, 0.0);
+    }
+    Vec value = all(0.0);
+    for (int e = 0; e < FEW; ++e) along_[e] = all(0.0);
+    for (long c = first; c < first + nchunk; ++c) value += chunk<E>(A, c);
+    out[0] = 0.5 * sum(value);
+    if (E == MANY) return finish(pool, out + 1);
+    std::fill_n(out + 1, p_.nkind, 0.0);
+    for (int e = 0; e < E; ++e) out[1 + kind_[e]] -= sum(along_[e]);
   }
 
+  template <int E>
   Vec chunk(const double* A, long c) {
     const int n = p_.nlane, nt = p_.ntemplate;
     const double* d = p_.d + c * p_.nrow * n;
@@ -63,34 +100,38 @@ class ValueGradient {
     }
     Vec chi2 = all(0.0), s[C][NVEC];
     int v = 0;
-    for (; v + 2 * WIDTH <= n; v += 2 * WIDTH) lanes<2>(A, d, w, seen, v, s, chi2);
-    for (; v < n; v += WIDTH) lanes<1>(A, d, w, seen, v, s, chi2);
-    collect(s, t);
+    for (; v + 2 * WIDTH <= n; v += 2 * WIDTH) lanes<E, 2>(A, d, w, seen, v, s, chi2);
+    for (; v < n; v += WIDTH) lanes<E, 1>(A, d, w, seen, v, s, chi2);
+    if (E == MANY) collect(s, t);
     return chi2;
   }
 
   // Amplitudes and weighted residuals of U vectors of lanes.
-  template <int U>
+  template <int E, int U>
   inline __attribute__((always_inline)) void lanes(const double* A, const double* d,
                                                    const double* w, const double* seen,
                                                    int v, Vec (*s)[NVEC], Vec& chi2) {
     const int n = p_.nlane;
-    const long ahead = static_cast<long>(p_.nrow) * n;
+    // The next chunk, from its beginning to its end while this one is read.
+    const long ahead = static_cast<long>(p_.nrow) * (n + v);
     Vec m[NT][U], b[C][U];
     for (int u = 0; u < U; ++u) {
       for (int k = 0; k < NT; ++k) m[k][u] = all(0.0);
       for (int k = 0; k < C; ++k) b[k][u] = all(0.0);
     }
-    for (int f = 0; f < p_.nrow; ++f)
+    for (int f = 0; f < p_.nrow; ++f) {
+      Vec weight[U], wd[U];
       for (int u = 0; u < U; ++u) {
-        const int at_lane = f * n + v + u * WIDTH;
-        // The same place in the next chunk: no prefetcher follows this order.
-        __builtin_prefetch(w + at_lane + ahead, 0, 2);
-        __builtin_prefetch(seen + at_lane + ahead, 0, 2);
-        const Vec weight = at(w + at_lane), wd = weight * at(d + at_lane);
-        for (int k = 0; k < NT; ++k) m[k][u] += all(products_[f * NT + k]) * weight;
-        for (int k = 0; k < C; ++k) b[k][u] += all(A[f * C + k]) * wd;
+        __builtin_prefetch(w + ahead + (f * U + u) * WIDTH, 0, 2);
+        __builtin_prefetch(seen + ahead + (f * U + u) * WIDTH, 0, 2);
+        weight[u] = at(w + f * n + v + u * WIDTH);
+        wd[u] = weight[u] * at(d + f * n + v + u * WIDTH);
       }
+      for (int k = 0; k < NT; ++k)
+        for (int u = 0; u < U; ++u) m[k][u] += all(products_[f * NT + k]) * weight[u];
+      for (int k = 0; k < C; ++k)
+        for (int u = 0; u < U; ++u) b[k][u] += all(A[f * C + k]) * wd[u];
+    }
     for (int u = 0; u < U; ++u) {
       Vec x[C], lower[NT];
       for (int k = 0; k < NT; ++k) lower[k] = m[k][u];
@@ -98,6 +139,10 @@ class ValueGradient {
       Factor<C>(lower).solve(x);
       for (int c = 0; c < C; ++c) s[c][v / WIDTH + u] = x[c];
     }
+    constexpr int NE = E > 0 ? E : 0;
+    Vec slope[NE + 1][U];
+    for (int e = 0; e < NE; ++e)
+      for (int u = 0; u < U; ++u) slope[e][u] = all(0.0);
     for (int f = 0; f < p_.nrow; ++f)
       for (int u = 0; u < U; ++u) {
         const int at_lane = f * n + v + u * WIDTH;
@@ -105,8 +150,11 @@ class ValueGradient {
         for (int c = 0; c < C; ++c) r -= all(A[f * C + c]) * s[c][v / WIDTH + u];
         const Vec wr = at(w + at_lane) * r;
         chi2 += wr * r;
-        put(weighted_.get() + at_lane, wr);
+        for (int e = 0; e < NE; ++e) slope[e][u] += all(slopes_[f * FEW + e]) * wr;
+        if (E == MANY) put(weighted_.get() + at_lane, wr);
       }
+    for (int e = 0; e < NE; ++e)
+      for (int u = 0; u < U; ++u) along_[e] += slope[e][u] * s[column_[e]][v / WIDTH + u];
   }
 
   // Add N^-1 r times the amplitudes and the templates of a chunk.
@@ -170,7 +218,9 @@ class ValueGradient {
   }
 
   const Weighted& p_;
-  Scratch products_, model_, data_, weighted_, sums_, G_;
+  Scratch products_, model_, data_, weighted_, slopes_, sums_, G_;
+  int kind_[FEW], column_[FEW];  // of each column of slopes_
+  Vec along_[FEW];               // and its part of the gradient
 };
 
 }  // namespace distsep
