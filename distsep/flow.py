@@ -165,7 +165,7 @@ def separate(
     chi2 = _second_pass(second, keeper, plan, comm)
     clock("amplitudes")
 
-    counts = np.asarray(comm.sum(np.array([*plan.count, plan.few], float)))
+    counts = comm.sum(np.array([*plan.count, plan.few], float))
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
     estimated = parameters.number - objective.gauge.shape[1]
     dof = int(counts[0] - problem.ncolumn * counts[1]) - estimated

@@ -27,7 +27,7 @@ def test_sum_is_the_sum_over_all_ranks(comm, shape):
     expected = sum(share(rank, shape) for rank in range(comm.size))
     np.testing.assert_allclose(total, expected, rtol=1e-13, atol=1e-15)
     assert total.dtype == np.float64
-    assert total.devices() == {jax.local_devices()[0]}
+    assert type(total) is np.ndarray
 
 
 def test_sum_of_a_tree_is_one_message_per_call(comm):

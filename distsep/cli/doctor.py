@@ -91,7 +91,7 @@ def _mpi(_: Session) -> str:
 
 def _ranks(session: Session) -> str:
     comm = session.comm
-    total = float(np.asarray(comm.sum(np.array([float(comm.rank)])))[0])
+    total = float(comm.sum(np.array([float(comm.rank)]))[0])
     if total != comm.size * (comm.size - 1) / 2:
         raise RuntimeError(f"the sum of the ranks came out as {total}")
     hosts = comm.allgather(platform.node())

@@ -6,6 +6,7 @@ likelihood does not see it, so that nothing else would say so.
 
 import numpy as np
 
+from distsep.inference.model import orthonormal
 from distsep.inference.objective import Objective
 
 # Of A with columns of unit length; the normal equations square it.
@@ -24,11 +25,11 @@ def alike(objective: Objective, x: np.ndarray) -> tuple[np.ndarray, tuple[str, .
 
     Communication: none.
     """
-    T = objective.model.tables(x, True)
+    A = objective.model.tables(x, True).A
     # Rows of R^-1 that are large belong to columns that the others make up.
-    size = np.linalg.norm(np.asarray(T.A), axis=1)
+    size, Rinv = np.linalg.norm(np.asarray(A), axis=1), orthonormal(A)[1]
     with np.errstate(invalid="ignore"):
-        rows = np.abs(size[:, :, None] * np.asarray(T.Rinv)).max(2, initial=0.0)
+        rows = np.abs(size[:, :, None] * np.asarray(Rinv)).max(2, initial=0.0)
     # Equal columns leave no number; a law that is not finite is another matter.
     finite = np.isfinite(size).all(1)
     bad = finite & ~(rows.max(1, initial=0.0) < _WORST)

@@ -45,8 +45,8 @@ class Tables(NamedTuple):
 
     Attributes:
         A: Mixing matrix of the components that are free in every sample.
-        Q: Orthonormal basis of its columns (of use where the rows are whitened).
-        Rinv: Inverse of the triangle R of A = Q R.
+        Q: Orthonormal basis of its columns; None where rows are not whitened.
+        Rinv: Inverse of the triangle R of A = Q R, likewise.
         dA: Derivatives by each spectral parameter, of A and of `regional` beside it.
         d2A: Second derivatives.
         regional: Columns of the components with one amplitude per region.
@@ -55,8 +55,8 @@ class Tables(NamedTuple):
     """
 
     A: Float[Array, "pool row comp"]
-    Q: Float[Array, "pool row comp"]
-    Rinv: Float[Array, "pool comp comp"]
+    Q: Float[Array, "pool row comp"] | None
+    Rinv: Float[Array, "pool comp comp"] | None
     dA: Float[Array, "pool kind row column"]
     d2A: Float[Array, "pool kind kind row column"] | None
     regional: Float[Array, "pool row regional"]

@@ -70,11 +70,11 @@ class Model:
 
         Communication: none.
         """
-        return tables(self.shape(second), jnp.asarray(x), self.index, self.white)
+        return tables(self.shape(second), x, self.index, self.white)
 
     def rows(self, x) -> tuple[np.ndarray, np.ndarray]:
         """A `(pool, row, comp)` and F alpha `(pool, row, term)`, not whitened."""
-        T = tables(self.shape(False), jnp.asarray(x), self.index, None)
+        T = tables(self.shape(False), x, self.index, None)
         return np.asarray(T.A), np.asarray(
             jnp.swapaxes(T.phi * T.alpha[..., None], 1, 2)
         )
@@ -97,29 +97,31 @@ def tables(shape: Shape, x, index, white) -> Tables:
     nkind = len(shape.mixing.names)
     A, dA, d2A = (_whiten(white, m) for m in shape.mixing.evaluate(x[index[:, :nkind]]))
     npool, nrow, ncolumn = A.shape
-    last = np.array(shape.regional, int)
-    free = np.array([c for c in range(ncolumn) if c not in shape.regional], int)
-    order = np.concatenate([free, last])
+    last = list(shape.regional)
+    first = [c for c in range(ncolumn) if c not in last]
+    if last:
+        A, dA, d2A = (m[..., np.array(first + last)] for m in (A, dA, d2A))
+    free, regional = A[..., : len(first)], A[..., len(first) :]
     acts = np.zeros((nrow, len(shape.band_rows)))
     for k, rows in enumerate(shape.band_rows):
         acts[list(rows), k] = 1.0
     bands = _whiten(white, jnp.broadcast_to(acts, (npool, *acts.shape)))
-    phi = jnp.concatenate([bands, A[..., last]], axis=2)
-    Q, Rinv = _orthonormal(A[..., free])
+    Q, Rinv = (None, None) if white is None else orthonormal(free)
     return Tables(
-        A=A[..., free],
+        A=free,
         Q=Q,
         Rinv=Rinv,
-        dA=dA[..., order],
-        d2A=d2A[..., order] if shape.second else None,
-        regional=A[..., last],
-        phi=jnp.swapaxes(phi, 1, 2),
+        dA=dA,
+        d2A=d2A if shape.second else None,
+        regional=regional,
+        phi=jnp.swapaxes(jnp.concatenate([bands, regional], axis=2), 1, 2),
         alpha=x[index[:, nkind:]],
     )
 
 
-def _orthonormal(A):
-    """A = Q R for every pool: Q and R^-1.
+@jax.jit
+def orthonormal(A):
+    """A = Q R for every pool: Q and R^-1, of `(pool, row, comp)`.
 
     Gram-Schmidt, each column twice, which is as good as Householder's: a few products
     over all pools at once, where a factorisation per pool would be thousands of calls.

@@ -92,7 +92,7 @@ def noise_samples(
     for part in plan.parts():
         for g, pool in enumerate(plan.sample_pool(part)):
             count[:, g] += np.bincount(pool[pool >= 0], minlength=npool)
-    count = np.asarray(total(count))
+    count = total(count)
     W = np.asarray(white)[np.asarray(plan.pools.noise_class)]
     W = W[:, :, None] * np.eye(W.shape[1]) if W.ndim == 2 else W
     back = np.linalg.pinv(W)

@@ -343,5 +343,5 @@ class PoolSums:
     def __call__(self, kernel: Callable, tables, merge=np.add.reduceat) -> np.ndarray:
         """One pass. Communication: one allreduce of the table of pieces."""
         rows = np.concatenate([x for _, x in self._survey.outputs(kernel, tables)])
-        table = np.asarray(self._total(self._pieces.table(rows, merge)))
+        table = self._total(self._pieces.table(rows, merge))
         return self._pieces.pool_sum(table, merge)

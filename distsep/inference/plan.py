@@ -194,7 +194,7 @@ class Plan:
         """
         table = np.zeros(self._all_blocks)
         table[self._first_block : self._first_block + len(values)] += values
-        return float(np.add.reduce(np.asarray(total(table))))
+        return float(np.add.reduce(total(table)))
 
     def part(self, i: int) -> Part:
         """Load one part of the maps and lay it out."""

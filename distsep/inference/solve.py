@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 
+from distsep.inference.model import orthonormal
 from distsep.inference.objective import Objective, Point
 
 # Of the largest eigenvalue, with a unit diagonal: below is the null space. The matrix
@@ -98,7 +99,7 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
 def _absorbed(objective: Objective, x: np.ndarray) -> np.ndarray:
     """Find the coefficients that the amplitudes absorb whole: only rounding is left."""
     tables = objective.model.tables(x)
-    phi, Q = np.asarray(tables.phi), np.asarray(tables.Q)
+    phi, Q = np.asarray(tables.phi), np.asarray(orthonormal(tables.A)[0])
     left = phi - np.einsum("prc,psc,pgs->pgr", Q, Q, phi)
     share = np.zeros(objective.parameters.number)
     norm = np.maximum(np.linalg.norm(phi, axis=2), 1e-300)

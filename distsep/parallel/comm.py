@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.flatten_util import ravel_pytree
 
 # MPI counts elements with a C int; stay a factor 16 below its end.
 _LARGEST_MESSAGE = 2**27
@@ -64,32 +63,38 @@ class Comm:
                 the same shape on all ranks. A pytree is packed into one message.
 
         Returns:
-            The same tree of jax arrays on the first local device, equal on all ranks.
-            The order of the additions is MPI's: it is the same in every run with one
-            number of ranks, and is free of rounding where at most one rank holds a
-            non-zero in each element.
+            The same tree of numpy arrays, equal on all ranks; of one process those that
+            were given. The order of the additions is MPI's: it is the same in every
+            run with one number of ranks, and is free of rounding where at most one
+            rank holds a non-zero in each element.
 
         Raises:
             TypeError: if an array is neither float64 nor integer, or is traced.
 
         Communication: one allreduce of `x` (one per 2^27 elements).
         """
-        for leaf in jax.tree.leaves(x):
+        leaves, tree = jax.tree.flatten(x)
+        for leaf in leaves:
             _check_summable(leaf)
-        x = jax.device_put(x, jax.local_devices()[0])
-        if self.size == 1:
-            return x
-        flat, unravel = ravel_pytree(x)
+        leaves = [np.asarray(leaf) for leaf in leaves]
+        if self.size == 1 or not leaves:
+            return jax.tree.unflatten(tree, leaves)
+        flat = np.concatenate([x.ravel() for x in leaves])
         device = _message_device()
-        parts = [
-            self._allreduce(jax.device_put(flat[i : i + _LARGEST_MESSAGE], device))
-            for i in range(0, max(flat.size, 1), _LARGEST_MESSAGE)
-        ]
-        total = parts[0] if len(parts) == 1 else jax.numpy.concatenate(parts)
-        # Wait here: an error belongs to this call, and no message of Python may
+        # Waits for each: an error belongs to this call, and no message of Python may
         # overtake one that is still queued.
-        total = jax.block_until_ready(total)
-        return unravel(jax.device_put(total, jax.local_devices()[0]))
+        total = np.concatenate(
+            [
+                self._allreduce(jax.device_put(flat[i : i + _LARGEST_MESSAGE], device))
+                for i in range(0, max(flat.size, 1), _LARGEST_MESSAGE)
+            ]
+        )
+        shares = np.split(total, np.cumsum([x.size for x in leaves])[:-1])
+        back = [
+            share.reshape(x.shape).astype(x.dtype)
+            for share, x in zip(shares, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(tree, back)
 
     def max(self, x: Any) -> np.ndarray:
         """Elementwise maximum over the ranks of a small array; NaN wins.
