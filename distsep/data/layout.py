@@ -277,18 +277,14 @@ class Pieces:
 
     def __init__(self, pool, empty, npool: int, rank: int, allgather: Callable):
         # An empty tile may stand between others: see `lay_out_plainly`.
-        live = [np.flatnonzero(~e) for e in empty]
-        pools = [p[at] for p, at in zip(pool, live, strict=True)]
-        first = [np.flatnonzero(np.diff(p, prepend=-1)) for p in pools]
-        mine = [p[f] for p, f in zip(pools, first, strict=True)]
+        self._tiles = np.flatnonzero(~empty)
+        pools = pool.ravel()[self._tiles]
+        block = self._tiles // pool.shape[1] if len(pool) else self._tiles
+        new = np.diff(pools, prepend=-1) != 0
         # Of all blocks in a row: the tiles that hold samples, and where pieces start.
-        ntile = pool.shape[1] if len(pool) else 0
-        shift = np.cumsum([0, *map(len, live)])
-        none = [np.zeros(0, int)]
-        blocks = range(len(live))
-        self._tiles = np.concatenate(none + [live[b] + b * ntile for b in blocks])
-        self._starts_here = np.concatenate(none + [first[b] + shift[b] for b in blocks])
-        every = allgather(np.concatenate(mine or [[]]).astype(np.int64))
+        self._starts_here = np.flatnonzero(new | (np.diff(block, prepend=-1) != 0))
+        mine = pools[self._starts_here].astype(np.int64)
+        every = allgather(mine)
         self._at = sum(len(e) for e in every[:rank])
         pools = np.concatenate(every)
         self._order = np.argsort(pools, kind="stable")

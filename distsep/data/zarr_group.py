@@ -174,8 +174,9 @@ class GroupWriter:
             with zarr.config.set(_EVERY_CHUNK):
                 for name, (dims, values, unit) in (small or {}).items():
                     self._write_small(name, dims, np.asarray(values), unit)
-            self._group.attrs.update(plain(attributes or {}))
-            self._group.attrs.update({"complete": True})
+            # In two steps: what is marked complete has all its attributes.
+            self._group.update_attributes(plain(attributes or {}))
+            self._group.update_attributes({"complete": True})
             if self.path != self._final:
                 self._replace()
         self._comm.barrier()
