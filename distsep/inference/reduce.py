@@ -117,12 +117,12 @@ def merge_roots(roots: np.ndarray, first: np.ndarray) -> np.ndarray:
 def _merge(stack: np.ndarray) -> np.ndarray:
     runs, k, n, _ = stack.shape
     while k > 1:
-        groups = -(-k // _FAN_IN)
-        padded = np.zeros((runs, groups * _FAN_IN, n, n))
-        padded[:, :k] = stack
-        rows = min(k, _FAN_IN) * n
-        padded = padded.reshape(runs, groups, _FAN_IN * n, n)[:, :, :rows]
-        stack, k = np.asarray(np.linalg.qr(padded, mode="r")), groups
+        groups, fan_in = -(-k // _FAN_IN), min(k, _FAN_IN)
+        lacking = groups * fan_in - k
+        if lacking:
+            stack = np.concatenate([stack, np.zeros((runs, lacking, n, n))], 1)
+        rows = stack.reshape(runs, groups, fan_in * n, n)
+        stack, k = np.asarray(np.linalg.qr(rows, mode="r")), groups
     return stack[:, 0]
 
 
