@@ -185,13 +185,21 @@ class Survey:
 
         Communication: none.
         """
-        shared = self._devices.replicate(tables), self._whitening
+        shared = self._shared(tables)
 
         def start(maps, blocks):
             return self._program(kernel, tables, maps, blocks)(shared, maps, blocks)
 
         for part, out in self._run(start):
             yield part, _fetch(part, out)
+
+    def _shared(self, tables) -> tuple[Any, Any]:
+        """Put what all blocks share on the devices, ahead of many parts.
+
+        One part takes tables along as they are: small arrays are faster that way.
+        """
+        many = self._kept is None
+        return self._devices.replicate(tables) if many else tables, self._whitening
 
     def amplitudes(
         self, tables: Tables
@@ -208,7 +216,7 @@ class Survey:
         return self._amplitudes(tables)
 
     def _amplitudes(self, tables):
-        shared = self._devices.replicate(tables), self._whitening
+        shared = self._shared(tables)
         program = self._devices.over_shares(_native_amplitudes(self.template), (2, 0))
         for part, (maps, chi2) in self._run(lambda m, b: program(shared, m, b)):
             maps = np.asarray(maps)[..., : part.observation.npix]
