@@ -93,19 +93,20 @@ def _model(T: Tables, t, template):
 
 def _solve_whitened(T: Tables, d) -> _Lanes:
     """Amplitudes by the QR of A: the projection keeps its digits at any S/N."""
-    Qt = _transposed(T.Q)
+    assert T.Q is not None and T.Rinv is not None
+    Qt, Rinv = _transposed(T.Q), T.Rinv
     z = _dot(Qt, d)
     r = d - _dot(T.Q, z)
     # Once more: removes what rounding left of the signal along A.
     z2 = _dot(Qt, r)
     r = r - _dot(T.Q, z2)
     return _Lanes(
-        s=_dot(T.Rinv, z + z2),
+        s=_dot(Rinv, z + z2),
         r=r,
         Nr=r,
         weigh=lambda x: x,
-        forward=lambda b: _dot(T.Rinv.T, b),
-        backward=lambda z: _dot(T.Rinv, z),
+        forward=lambda b: _dot(Rinv.T, b),
+        backward=lambda z: _dot(Rinv, z),
     )
 
 
