@@ -93,7 +93,8 @@ def _model(T: Tables, t, template):
 
 def _solve_whitened(T: Tables, d) -> _Lanes:
     """Amplitudes by the QR of A: the projection keeps its digits at any S/N."""
-    assert T.Q is not None and T.Rinv is not None
+    assert T.Q is not None
+    assert T.Rinv is not None
     Qt, Rinv = _transposed(T.Q), T.Rinv
     z = _dot(Qt, d)
     r = d - _dot(T.Q, z)
