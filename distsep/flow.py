@@ -109,9 +109,7 @@ def separate(
         Stompor et al. (2009), MNRAS 392, 216; Stompor et al. (2016), PRD 94, 083526.
     """
     clock = _Clock()
-    wrong = setting_mistakes(solver, tolerance, max_steps)
-    if reduce not in (None, True, False):
-        wrong.append(f"`reduce` should be True, False or None, got {reduce!r}")
+    wrong = setting_mistakes(solver, tolerance, max_steps, reduce)
     comm = comm or ranks.serial()
     local = local_devices(devices)
     source = source_of(observation, observed, comm)

@@ -317,6 +317,8 @@ def test_errors_are_the_sandwich_of_hessian_and_fisher():
         ({"solver": "bfgs"}, "`solver` should be one of ('adam', 'lbfgs', 'newton')"),
         ({"tolerance": 0.0}, "`tolerance` should be positive"),
         ({"max_steps": 0}, "`max_steps` should be a whole number, at least 1"),
+        ({"reduce": "yes"}, "`reduce` should be True, False or None, got 'yes'"),
+        ({"reduce": np.ones(2)}, "`reduce` should be True, False or None"),
     ],
 )
 def test_settings_that_are_none_are_said(wrong, words):

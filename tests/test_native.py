@@ -50,9 +50,32 @@ def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW):
 )
 def test_sums_over_samples_with_their_own_variances(tile, ncomp, template, nregional):
     rng = np.random.default_rng(tile + ncomp)
+    T = make_tables(rng, ncomp, len(template), nregional)
+    T = T._replace(d2A=T.d2A + jnp.swapaxes(T.d2A, 1, 2))
+    check_sums(rng, T, tile, template)
+
+
+@needs_kernels
+@pytest.mark.parametrize("tile", [8, 192])
+@pytest.mark.parametrize("nslope", range(7))
+def test_sums_where_some_columns_do_not_move(tile, nslope):
+    """As for laws: each parameter moves one column or two, others in other pools."""
+    rng = np.random.default_rng(nslope)
+    T = make_tables(rng, 3)
+    moves = np.zeros((NPOOL, 2 * 3))
+    for pool, n in enumerate([nslope, min(nslope, 3), nslope]):
+        moves[pool, rng.permutation(6)[:n]] = 1
+    moves = moves.reshape(NPOOL, 2, 1, 3)
+    dA = np.array(T.dA * moves)
+    dA[:, :, 0] = 0  # the band at nu0
+    d2A = np.einsum("pkrc,pmrc->pkmrc", dA, dA)
+    check_sums(rng, T._replace(dA=jnp.asarray(dA), d2A=jnp.asarray(d2A)), tile, ())
+
+
+def check_sums(rng, T, tile, template):
+    """Compare the sums of every tile of some blocks with those of the programs."""
     ntile, nblock = 6, 2
     shape = nblock, NROW, ntile * tile
-    T = make_tables(rng, ncomp, len(template), nregional)
     w = rng.uniform(0.5, 2, shape)
     w[:, :, ::5] = 0  # empty lanes
     w[:, 0, ::3] = 0  # a band that did not observe
@@ -67,7 +90,6 @@ def test_sums_over_samples_with_their_own_variances(tile, ncomp, template, nregi
     for one, other in zip(blocks, cut, strict=True):
         np.testing.assert_array_equal(joined(other).d, one.d)
     together = Block(*(jnp.stack(x) for x in list(zip(*cut, strict=True))[:4]))
-    T = T._replace(d2A=T.d2A + jnp.swapaxes(T.d2A, 1, 2))
     for mine, program in [
         (native.value_gradient, block_value_gradient),
         (native.curvature, block_curvature),

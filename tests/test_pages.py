@@ -68,3 +68,11 @@ def test_threads_that_ask_at_once_get_memory_of_their_own():
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
+
+
+@pytest.mark.parametrize("nbytes", [0, 100, 2**23 + 5])
+def test_large_pages_change_nothing(nbytes):
+    x = np.arange(nbytes, dtype=np.uint8)
+    before = x.copy()
+    pages.enlarge(x.ctypes.data, x.nbytes)
+    np.testing.assert_array_equal(x, before)

@@ -12,6 +12,8 @@ from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
+from typing import Any
+
 import numpy as np
 import optax
 
@@ -52,7 +54,9 @@ class Fit:
     passes: tuple[int, int]
 
 
-def setting_mistakes(solver: str, tolerance: float, max_steps: int) -> list[str]:
+def setting_mistakes(
+    solver: str, tolerance: float, max_steps: int, reduce: Any = None
+) -> list[str]:
     """Say which settings of a fit are none."""
     wrong = []
     if solver not in SOLVERS:
@@ -65,6 +69,8 @@ def setting_mistakes(solver: str, tolerance: float, max_steps: int) -> list[str]
         wrong.append(
             f"`max_steps` should be a whole number, at least 1, got {max_steps!r}"
         )
+    if not (reduce is None or isinstance(reduce, (bool, np.bool_))):
+        wrong.append(f"`reduce` should be True, False or None, got {reduce!r}")
     return wrong
 
 
