@@ -9,11 +9,10 @@ that beta is the same on every rank.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from typing import Any
-
 import numpy as np
 import optax
 
