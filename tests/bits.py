@@ -72,28 +72,33 @@ def part(case, rank, size):
     )
 
 
-def separate(case, comm, devices):
-    """What is found: `FOUND` of the whole sky, `MAPS` of this rank's pixels."""
+def separate(case, comm, devices, observation=None, output=None):
+    """What is found: `FOUND` of the whole sky, `MAPS` of this rank's pixels.
+
+    With `output`, `MAPS` of all pixels, from there.
+    """
     import distsep
 
     result = distsep.separate(
         laws(),
-        part(case, comm.rank, comm.size),
+        part(case, comm.rank, comm.size) if observation is None else observation,
         patches={"Dust.beta_d": 4, "Synchrotron.beta_pl": 1},
         start={"Dust.beta_d": 1.5},
         reduce=True if case == "reduced" else None if case == "pixel" else False,
         max_steps=8,  # of Adam, beside the warm start: the solver is not the point
         comm=comm,
         devices=devices,
+        output=output,
     )
+    maps = result if output is None else distsep.read(output)
     return {
         "parameters": np.concatenate([np.ravel(v) for v in result.parameters.values()]),
         "covariance": result.covariance,
         "hessian_inverse": result.hessian_inverse,
         "chi2_total": np.array(result.chi2_total),
         "counts": np.array([result.dof, result.steps, result.converged]),
-        "amplitudes": result.amplitudes,
-        "chi2": result.chi2,
+        "amplitudes": maps.amplitudes,
+        "chi2": maps.chi2,
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import distsep
+from distsep.data import source
 from distsep.parallel import serial
 
 
@@ -44,6 +45,22 @@ def test_these_ranks_with_one_and_two_devices(case, comm):
     mine = {n: alone(case)[n][..., start:stop].copy() for n in bits.MAPS}
     for devices in bits.DEVICES if comm.size > 1 else bits.DEVICES[1:]:
         require_same(bits.separate(case, comm, devices), alone(case) | mine)
+
+
+@pytest.mark.parametrize("case", bits.SKIES)
+def test_a_store_that_is_streamed(case, comm, shared_tmp_path, monkeypatch):
+    """Chunk by chunk at every pass, or read once: the same, on any ranks."""
+    if comm.rank == 0:
+        bits.sky(case).save(shared_tmp_path / "sky.zarr")
+    comm.barrier()
+    store = distsep.open_observation(shared_tmp_path / "sky.zarr")
+    mine = shared_tmp_path / f"kept_{comm.rank}.zarr"
+    kept = bits.separate(case, serial(), 1, store, mine)
+    monkeypatch.setattr(source, "RESIDENT", 0)
+    monkeypatch.setattr(source, "PART", 1)
+    devices = 2 if comm.size == 1 else 1
+    streamed = shared_tmp_path / "streamed.zarr"
+    require_same(bits.separate(case, comm, devices, store, streamed), kept)
 
 
 def test_arrays_of_no_pixel_are_a_part_of_the_sky(comm):

@@ -57,18 +57,15 @@ class StoreSource:
         stored: A `StoredObservation`.
         first, last: Chunks [first, last) of this rank.
         used: True for each NEST pixel of the sphere to use, or None for all.
-        resident: Most bytes of maps to keep in memory.
     """
 
-    def __init__(
-        self, stored: Any, first: int, last: int, used=None, resident=RESIDENT
-    ):
+    def __init__(self, stored: Any, first: int, last: int, used=None):
         self.header, self._used = stored, used
-        self._owned = first, last, resident
+        self._owned = first, last
         self.complete = used is None and stored.complete
         nf, ns, grid = len(stored.bands), len(stored.stokes), stored.grid
         chunk_bytes = nf * ns * grid.chunk * stored.dtype.itemsize
-        self.resident = chunk_bytes * (last - first) <= resident
+        self.resident = chunk_bytes * (last - first) <= RESIDENT
         step = max(last - first, 1) if self.resident else max(PART // chunk_bytes, 1)
         cuts = range(first, max(last, first + 1), step)
         self._runs = [(a, min(a + step, last)) for a in cuts]
@@ -94,8 +91,7 @@ class StoreSource:
             raise ValueError(
                 "`apply(observation)`: the store has other pixels than the one fitted."
             )
-        first, last, resident = self._owned
-        return StoreSource(stored, first, last, self._used, resident)
+        return StoreSource(stored, *self._owned, self._used)
 
     def npix(self, part: int) -> int:
         """Return the number of pixels of a part."""

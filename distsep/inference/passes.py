@@ -132,8 +132,8 @@ class Survey:
         load: Part of a number, from 0; the parts are in the order of the blocks.
         number: How many parts.
         resident: Keep the maps on the devices between passes.
-        often: There will be many passes: keep the samples packed, if resident. Else
-            they are packed as they are used, a block at a time, in cache.
+        often: There will be many passes: the samples are packed, and stay so if
+            resident. Else they are packed as they are used, a block at a time, in cache.
         joint: Whether Stokes parameters are fitted jointly.
         whitening: Of the noise classes.
         devices: Devices of this rank.
@@ -149,10 +149,12 @@ class Survey:
         self._whitened = whitening.white is not None
         self._whitening = devices.replicate(whitening)
         self.template = tuple(template)
-        self._packed = resident and often
+        self._packed = often
+        self._arrays = self._pack if often else self._raw
         self._kept: list[tuple[Part, Any, Any]] | None = None
         if resident:
-            self._kept = [*map(self._pack if often else self._raw, self._parts)]
+            self._kept = [*map(self._arrays, self._parts)]
+            _enlarge([blocks for *_, blocks in self._kept] if often else [])
 
     def _raw(self, i: int) -> tuple[Part, RawMaps, Lanes]:
         part = self._load(i)
@@ -164,9 +166,7 @@ class Survey:
         part, maps, lanes = self._raw(i)
         packing = _pack_chunks if _has_chunks(maps, part) else pack
         program = self._devices.over_blocks(packing)
-        block = program(self._whitening, maps, lanes)
-        _enlarge(block)
-        return part, (), block
+        return part, (), program(self._whitening, maps, lanes)
 
     def blocks(self) -> Iterator[tuple[Part, Block]]:
         """Yield the parts with their samples packed, on the devices."""
@@ -230,7 +230,7 @@ class Survey:
         """
 
         def one(i: int) -> tuple[Part, Any]:
-            part, maps, blocks = self._raw(i)
+            part, maps, blocks = self._arrays(i)
             return part, jax.block_until_ready(start(maps, blocks))
 
         if self._kept is not None:
@@ -268,9 +268,9 @@ def _has_chunks(maps: RawMaps, part: Part) -> bool:
     return own and part.layout.tile % 8 == 0 and native.usable()
 
 
-def _enlarge(block: Block) -> None:
+def _enlarge(blocks: list[Block]) -> None:
     """Put samples in the memory of a processor on large pages."""
-    for x in jax.tree.leaves(jax.block_until_ready(block)):
+    for x in jax.tree.leaves(jax.block_until_ready(blocks)):
         for shard in x.addressable_shards:
             if shard.device.platform == "cpu":
                 pages.enlarge(shard.data.unsafe_buffer_pointer(), shard.data.nbytes)
