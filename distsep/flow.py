@@ -209,7 +209,7 @@ def _second_pass(second: SecondPass, keeper: Keeper, plan: Any, comm: Any) -> fl
     for maps in second:
         keeper.take(maps)
         block_chi2.append(maps.block_chi2)
-    return plan.block_sum(np.concatenate(block_chi2), comm.sum)
+    return float(plan.block_sum(np.concatenate(block_chi2), comm.sum))
 
 
 def _by_name(problem: Problem, x: np.ndarray, sigma: np.ndarray) -> dict[str, Any]:

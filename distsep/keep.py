@@ -49,6 +49,9 @@ class Keeper:
         overwrite: Replace an existing result.
         comm: Ranks.
 
+    Raises:
+        ValueError: with `output`, ranks that do not hold whole chunks.
+
     Communication: collective, with `output`.
     """
 
@@ -62,6 +65,7 @@ class Keeper:
         if output is None:
             return
         header, probe = source.header, source.pixels(0)
+        _require_whole_chunks(probe, comm)
         arrays = result_arrays(
             tuple(kept.units),
             header.stokes,
@@ -103,7 +107,7 @@ class Keeper:
         if self._writer is None:
             return
         grid, start = obs.grid, obs.start
-        for chunk in range(start // grid.chunk, -(-(start + obs.npix) // grid.chunk)):
+        for chunk in grid.whole_chunks(start, obs.npix) or ():
             first, last = grid.chunk_range(chunk)
             for name, v in values.items():
                 self._writer.write(name, chunk, v[..., first - start : last - start])
@@ -148,17 +152,29 @@ class Keeper:
         """Mean square of the residuals of every band and Stokes parameter.
 
         Args:
-            block_sum: Adds one number per block over all blocks of all ranks.
+            block_sum: Adds `(..., block)` over all blocks of all ranks.
 
-        Communication: two allreduces per band and Stokes parameter, if kept.
+        Communication: one allreduce, if kept.
         """
         if not self._kept.residuals:
             return None
-        squares = np.concatenate(self._squares, -1)
-        total = np.apply_along_axis(block_sum, -1, squares)
+        total = block_sum(np.concatenate(self._squares, -1))
         return total[0] / np.maximum(total[1], 1)
 
     def finish(self, result: Result) -> None:
         """Complete the store. Communication: barriers."""
         if self._writer is not None:
             self._writer.complete(result)
+
+
+def _require_whole_chunks(observation: Any, comm: Any) -> None:
+    """Refuse ranks that cannot write their chunks. Communication: an allgather."""
+    grid, start, npix = observation.grid, observation.start, observation.npix
+    uneven = comm.allgather(grid.whole_chunks(start, npix) is None)
+    if any(uneven):
+        raise ValueError(
+            f"`separate(output=...)`: ranks {np.flatnonzero(uneven).tolist()} hold "
+            f"parts of chunks, this one the pixels [{start}, {start + npix}): expected "
+            f"cuts at multiples of {grid.chunk} pixels. Leave `output` out and use the "
+            "maps of the result, or let all ranks read one store (`distsep.open_observation`)."
+        )

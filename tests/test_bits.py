@@ -63,6 +63,20 @@ def test_a_store_that_is_streamed(case, comm, shared_tmp_path, monkeypatch):
     require_same(bits.separate(case, comm, devices, store, streamed), kept)
 
 
+def test_ranks_write_the_maps_they_hold(comm, shared_tmp_path):
+    """Some hold none; and parts of chunks are refused before anything is fitted."""
+    out = shared_tmp_path / "result.zarr"
+    mine = bits.part("idle", comm.rank, comm.size)
+    require_same(bits.separate("idle", comm, 1, mine, out), alone("idle"))
+    if comm.size == 1:
+        return
+    with pytest.raises(ValueError, match=r"`separate\(output=.*ranks \[.*multiples of"):
+        distsep.separate(
+            bits.laws(), part_of_rank(comm), comm=comm, output=shared_tmp_path / "no"
+        )
+    assert not (shared_tmp_path / "no").exists()
+
+
 def test_arrays_of_no_pixel_are_a_part_of_the_sky(comm):
     """The last rank has it all: each rank makes its observation from its arrays."""
     rng = np.random.default_rng(71)

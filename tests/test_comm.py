@@ -30,11 +30,17 @@ def test_sum_is_the_sum_over_all_ranks(comm, shape):
     assert type(total) is np.ndarray
 
 
-def test_sum_of_a_tree_is_one_message_per_call(comm):
+def test_sum_of_a_tree_is_one_message_per_call(comm, monkeypatch):
+    messages = []
+    if comm.size > 1:
+        send = comm._allreduce
+        note = lambda x: messages.append(x.size) or send(x)  # noqa: E731
+        monkeypatch.setattr(comm, "_allreduce", note)
     tree = {"a": share(comm.rank, (4, 3)), "b": [jnp.float64(comm.rank), np.ones(2)]}
     total = comm.sum(tree)
     ranks = range(comm.size)
     np.testing.assert_allclose(total["a"], sum(share(r, (4, 3)) for r in ranks))
+    assert messages == ([15] if comm.size > 1 else [])
     assert total["b"][0] == sum(ranks)
     np.testing.assert_array_equal(total["b"][1], np.full(2, comm.size))
 
@@ -60,6 +66,12 @@ def test_integers_are_summed_exactly(comm):
     big = np.int64(2**60 + 1)
     total = comm.sum(np.array([big if comm.rank == 0 else 3]))
     assert int(total[0]) == int(big) + 3 * (comm.size - 1)
+
+
+def test_a_tree_of_two_types_is_refused(comm):
+    """In one message the integers would be rounded."""
+    with pytest.raises(TypeError, match=r"float64, int64.*Sum each type by itself"):
+        comm.sum({"a": np.ones(2), "b": np.array([2**60 + 1])})
 
 
 def test_long_arrays_go_in_several_messages(comm, monkeypatch):

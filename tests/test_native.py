@@ -23,12 +23,12 @@ NROW, NPOOL = 7, 3
 needs_kernels = pytest.mark.skipif(not native.state()[0], reason=native.state()[1])
 
 
-def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW):
+def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW, nkind=2):
     """Tables of some pools, the mixing matrices random but well apart."""
     A = np.cos(np.outer(np.arange(nrow) + 0.5, np.arange(ncomp)) * np.pi / nrow)
     A = A + 0.05 * rng.normal(size=(NPOOL, nrow, ncomp))
     Q, R = np.linalg.qr(A)
-    nkind, ncolumn = 2, ncomp + nregional
+    ncolumn = ncomp + nregional
     tables = Tables(
         A=A,
         Q=Q,
@@ -43,16 +43,81 @@ def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW):
 
 
 @needs_kernels
-@pytest.mark.parametrize("tile", [8, 24, 64, 256])
+@pytest.mark.parametrize("tile", [8, 16, 24, 32, 64, 256])
 @pytest.mark.parametrize(
     ("ncomp", "template", "nregional"),
-    [(1, (), 0), (3, (), 0), (6, (), 0), (3, (1, 0, 1), 0), (2, (0, 1, 1), 2)],
+    [
+        *((n, (), 0) for n in range(1, 7)),
+        *((n, (1, 0, 1), 0) for n in (3, 5)),
+        (2, (0, 1, 1), 2),
+    ],
 )
 def test_sums_over_samples_with_their_own_variances(tile, ncomp, template, nregional):
     rng = np.random.default_rng(tile + ncomp)
     T = make_tables(rng, ncomp, len(template), nregional)
     T = T._replace(d2A=T.d2A + jnp.swapaxes(T.d2A, 1, 2))
     check_sums(rng, T, tile, template)
+
+
+@needs_kernels
+@pytest.mark.parametrize("template", [(), (1, 0)])
+def test_sums_of_a_model_without_parameters(template):
+    rng = np.random.default_rng(3)
+    T = make_tables(rng, 2, len(template), nkind=0)
+    check_sums(rng, T, 32, template)
+
+
+@needs_kernels
+def test_arrays_that_do_not_fit_are_refused():
+    """Each would be read beyond its end."""
+    rng = np.random.default_rng(4)
+    T, shape, pool = make_tables(rng, 3), (1, 4, NROW, 64), jnp.zeros((1, 2), jnp.int32)
+    x = jnp.ones(shape)
+    good = Block(x, jnp.ones((1, 4, 0, 64)), pool, w=x)
+    assert native.value_gradient(T, good, ()).shape == (1, 2, 3)
+    wrong = [
+        ("w is like d", T, good._replace(w=x[:, :, 1:])),
+        ("t is like d", T, good._replace(t=jnp.ones((1, 3, 0, 64)))),
+        ("lanes", T, good._replace(d=x[..., :4], w=x[..., :4], t=good.t[..., :4])),
+        ("whole tiles", T, good._replace(pool=jnp.zeros((1, 3), jnp.int32))),
+        ("rows of d", T._replace(A=T.A[:, 1:]), good),
+        ("rows and columns of A", T._replace(dA=T.dA[..., 1:]), good),
+        ("rows of d", T._replace(phi=T.phi[:, :, 1:]), good),
+        ("one to six", make_tables(rng, 7), good),
+    ]
+    for words, tables, block in wrong:
+        with pytest.raises(Exception, match=words):
+            native.value_gradient(tables, block, ())
+        with pytest.raises(Exception, match=words):
+            native.curvature(tables, block, ())
+    with pytest.raises(Exception, match="a template"):
+        native.value_gradient(make_tables(rng, 3, 1), good, (0,))
+
+
+@needs_kernels
+def test_maps_that_do_not_fit_are_refused():
+    whitening, maps, lanes = sky(np.random.default_rng(5))
+    T = make_tables(np.random.default_rng(5), 3)
+    wrong = [
+        ("rows of white", whitening, maps._replace(d=maps.d[2:]), lanes),
+        ("pixels of d", whitening, maps._replace(t=maps.t[:, 1:]), lanes),
+        ("weight", whitening, maps._replace(weight=jnp.ones((1, 3))), lanes),
+        ("shape of white", whitening._replace(white=jnp.ones((1, 2, 3))), maps, lanes),
+        ("whole tiles", whitening, maps, cut_tiles(lanes, 3)),
+    ]
+    for words, *arguments in wrong:
+        with pytest.raises(Exception, match=words):
+            native.root(*arguments)
+        with pytest.raises(Exception, match=words):
+            native.amplitudes(T, *arguments, ())
+    with pytest.raises(Exception, match="rows of white"):
+        native.amplitudes(T._replace(Q=T.Q[:, 1:]), whitening, maps, lanes, ())
+    with pytest.raises(Exception, match="columns of Q"):
+        native.amplitudes(T._replace(Rinv=T.Rinv[:, 1:]), whitening, maps, lanes, ())
+
+
+def cut_tiles(lanes, n):
+    return lanes._replace(pool=lanes.pool[:, :n], noise_class=lanes.noise_class[:, :n])
 
 
 @needs_kernels
@@ -101,9 +166,11 @@ def check_sums(rng, T, tile, template):
         np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-11)
 
 
-def sky(rng, *, kind="diagonal", dtype=float, sorted_lanes=False, weight=True):
+def sky(
+    rng, *, kind="diagonal", dtype=float, sorted_lanes=False, weight=True, tile=128
+):
     """Two blocks of maps, QU, whose noise has a shape: whitening, maps, lanes."""
-    nblock, block, ngroup, tile = 2, 256, 2, 128
+    nblock, block, ngroup = 2, 256, 2
     npix = nblock * block
     white = rng.uniform(0.5, 2, size=(2, NROW))
     white[1, 2] = 0  # the class of samples that lack this band
@@ -138,6 +205,10 @@ CASES = [
     {"weight": False},
     {"dtype": np.float32},
     {"sorted_lanes": True},
+    {"sorted_lanes": True, "weight": False, "tile": 32},
+    {"sorted_lanes": True, "dtype": np.float32, "tile": 256},
+    {"dtype": np.float32, "tile": 32},
+    {"kind": "dense"},
     {"kind": "dense", "sorted_lanes": True},
 ]
 
@@ -156,7 +227,9 @@ def test_roots_have_the_same_square(case):
         squares = np.einsum("tki,tkj->tij", found[b], found[b])
         scale = np.sqrt(np.einsum("tii->ti", expected))
         scale = np.maximum(scale[:, :, None] * scale[:, None, :], 1e-300)
-        np.testing.assert_allclose(squares / scale, expected / scale, atol=1e-13)
+        np.testing.assert_allclose(
+            squares / scale, expected / scale, rtol=0, atol=1e-13
+        )
 
 
 @needs_kernels

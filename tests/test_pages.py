@@ -1,5 +1,6 @@
 """Arrays on whole pages: whole, apart from one another, and used again."""
 
+import mmap
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from distsep.data import chunk_files, pages
+from distsep.parallel.mesh import device_mesh, spread_maps
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (1,), (5, 7), (1025, 513)])
@@ -70,9 +72,32 @@ def test_threads_that_ask_at_once_get_memory_of_their_own():
         assert all(pool.map(work, range(8)))
 
 
+@pytest.mark.parametrize(
+    ("address", "nbytes", "whole"),
+    [
+        (8192, 8192, (8192, 8192)),
+        (8193, 8192, (12288, 4096)),
+        (8192, 8191, (8192, 4096)),
+        (8193, 100, (12288, 0)),
+    ],
+)
+def test_only_pages_that_are_wholly_ours_are_asked_for(address, nbytes, whole):
+    assert mmap.PAGESIZE == 4096
+    assert pages._whole_pages(address, nbytes) == whole
+
+
 @pytest.mark.parametrize("nbytes", [0, 100, 2**23 + 5])
 def test_large_pages_change_nothing(nbytes):
     x = np.arange(nbytes, dtype=np.uint8)
     before = x.copy()
     pages.enlarge(x.ctypes.data, x.nbytes)
     np.testing.assert_array_equal(x, before)
+
+
+def test_jax_takes_them_over_without_a_copy():
+    """Else every part of a streamed pass would be copied."""
+    x = pages.empty((6, 4096), np.float32)
+    x[:] = 3.0
+    taken = spread_maps(device_mesh(1), x)
+    assert taken.addressable_shards[0].data.unsafe_buffer_pointer() == x.ctypes.data
+    np.testing.assert_array_equal(taken, x)

@@ -59,6 +59,13 @@ class Grid:
         """Return the pixels [start, stop) of one chunk."""
         return chunk * self.chunk, min((chunk + 1) * self.chunk, self.npix)
 
+    def whole_chunks(self, start: int, npix: int) -> range | None:
+        """Return the chunks that a run of pixels is made of, None if it cuts one."""
+        stop = start + npix
+        if npix and (start % self.chunk or (stop % self.chunk and stop != self.npix)):
+            return None
+        return range(-(-start // self.chunk), -(-stop // self.chunk))
+
     def rank_chunks(self, rank: int, size: int) -> tuple[int, int]:
         """Return the chunks [first, last) that a rank owns; may be empty."""
         return rank * self.nchunks // size, (rank + 1) * self.nchunks // size

@@ -160,14 +160,12 @@ def save_observation(
     comm = comm or serial()
     grid, start = observation.grid, observation.start
     stop = start + observation.npix
-    chunks = range(-(-start // grid.chunk), -(-stop // grid.chunk))
+    chunks = grid.whole_chunks(start, observation.npix)
     owned = sum(comm.allgather(observation.npix))
     if not owned:
         raise ValueError("`save_observation`: no pixel is observed.")
-    cut = observation.npix and (
-        start % grid.chunk or (stop % grid.chunk and stop != grid.npix)
-    )
-    if any(comm.allgather(bool(cut))) or owned != grid.npix:
+    cut = any(comm.allgather(chunks is None))
+    if chunks is None or cut or owned != grid.npix:
         raise ValueError(
             f"`save_observation`: the ranks hold {owned} of {grid.npix} pixels, this "
             f"one [{start}, {stop}): expected whole chunks of {grid.chunk}, as "

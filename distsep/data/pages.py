@@ -75,10 +75,15 @@ def enlarge(address: int, nbytes: int) -> None:
         address: Where it starts.
         nbytes: How much it is.
     """
-    first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
-    size = address + nbytes - first
     if nbytes < _LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    madvise(first, size, _COLLAPSE)
+    madvise(*_whole_pages(address, nbytes), _COLLAPSE)
+
+
+def _whole_pages(address: int, nbytes: int) -> tuple[int, int]:
+    """Where the whole pages inside some memory start, and their bytes."""
+    first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (address + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    return first, max(last - first, 0)

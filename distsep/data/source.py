@@ -76,8 +76,8 @@ class StoreSource:
         obs = self.header.read(*self._runs[part])
         if self._used is None:
             return obs
-        keep = self.used(obs.cell_ids)
-        return obs.replace(d=np.where(keep, obs.d, np.asarray(np.nan, obs.d.dtype)))
+        obs.d[..., ~self.used(obs.cell_ids)] = np.nan  # read for this pass alone
+        return obs
 
     def used(self, cell_ids: np.ndarray) -> np.ndarray:
         """Return True for each of these pixels that is used."""

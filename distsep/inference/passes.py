@@ -132,8 +132,8 @@ class Survey:
         load: Part of a number, from 0; the parts are in the order of the blocks.
         number: How many parts.
         resident: Keep the maps on the devices between passes.
-        often: There will be many passes: the samples are packed, and stay so if
-            resident. Else they are packed as they are used, a block at a time, in cache.
+        often: There will be many passes: samples are packed, and stay so if resident.
+            Else they are packed as they are used, a block at a time, in cache.
         joint: Whether Stokes parameters are fitted jointly.
         whitening: Of the noise classes.
         devices: Devices of this rank.
@@ -198,7 +198,7 @@ class Survey:
 
         One part takes tables along as they are: small arrays are faster that way.
         """
-        many = self._kept is None
+        many = len(self._parts) > 1
         return self._devices.replicate(tables) if many else tables, self._whitening
 
     def amplitudes(
@@ -211,9 +211,8 @@ class Survey:
 
         Communication: none.
         """
-        if self._packed or not (self._whitened and _few(tables) and native.usable()):
-            return None
-        return self._amplitudes(tables)
+        usable = self._whitened and _few_components(tables) and native.usable()
+        return self._amplitudes(tables) if usable and not self._packed else None
 
     def _amplitudes(self, tables):
         shared = self._shared(tables)
@@ -245,7 +244,7 @@ class Survey:
         over_blocks, over_shares = self._devices.over_blocks, self._devices.over_shares
         template = self.template
         if self._packed and _in_chunks(blocks):
-            if kernel in _NATIVE and _few(tables):
+            if kernel in _NATIVE and _few_components(tables):
                 return over_shares(_native_sums(kernel, template))
             return over_blocks(_of_chunks(kernel, template))
         if self._packed:
@@ -276,7 +275,7 @@ def _enlarge(blocks: list[Block]) -> None:
                 pages.enlarge(shard.data.unsafe_buffer_pointer(), shard.data.nbytes)
 
 
-def _few(tables: Tables) -> bool:
+def _few_components(tables: Tables) -> bool:
     return 0 < tables.A.shape[-1] <= native.MOST_COMPONENTS
 
 

@@ -76,9 +76,9 @@ class Plan:
         self.ngroup = 1 if joint else len(header.stokes)
         self._see(max(ncolumn, 1), allgather)
         nclass = 1 if self.classes.white is None else len(self.classes.white)
-        # Then nothing depends on the pixel.
+        # Then nothing depends on the pixel: on no rank, or the tiles would differ.
         one = source.complete and nclass == 1 and bool(self._enough.all())
-        self._plain = one and all(f is None for f in patches)
+        self._plain = all(allgather(one and all(f is None for f in patches)))
         self._number_pools(Keys([*npatch, nclass]), allgather)
         self._cut(rank, allgather)
 
@@ -187,14 +187,15 @@ class Plan:
         """What whitens the samples."""
         return Whitening(self.classes.white, self.classes.scale)
 
-    def block_sum(self, values: np.ndarray, total: Callable) -> float:
-        """Add one number per block of this rank over all blocks, in their order.
+    def block_sum(self, values: np.ndarray, total: Callable) -> np.ndarray:
+        """Add `(..., block)` of this rank over all blocks, in their order.
 
-        Communication: one allreduce of a number per block.
+        Communication: one allreduce of these numbers for every block.
         """
-        table = np.zeros(self._all_blocks)
-        table[self._first_block : self._first_block + len(values)] += values
-        return float(np.add.reduce(total(table)))
+        table = np.zeros((*values.shape[:-1], self._all_blocks))
+        mine = slice(self._first_block, self._first_block + values.shape[-1])
+        table[..., mine] += values
+        return np.asarray(np.add.reduce(total(table), axis=-1))
 
     def part(self, i: int) -> Part:
         """Load one part of the maps and lay it out."""

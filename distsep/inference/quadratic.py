@@ -126,13 +126,11 @@ class Quadratic:
         if not self._wide:
             return self._narrow
         matrix = self._matrix(self._held)
-        wide = []
-        for rows in self._wide:
-            block = matrix[rows][:, rows]
-            first = split(block)
-            if first is None:
-                return Factor(matrix)
-            wide.append(Schur(block, first))
+        blocks = [matrix[rows][:, rows] for rows in self._wide]
+        first = [split(block) for block in blocks]
+        if any(one is None for one in first):
+            return Factor(matrix)
+        wide = [Schur(*pair) for pair in zip(blocks, first, strict=True)]
         return Factors(self._narrow, self._wide, wide)
 
     def _system(self, rows: np.ndarray) -> System:

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.linalg import solve_triangular
 
-# Largest complement that is inverted: 16 bytes x 6000^2 = 0.6 GB, thrice.
+# Largest complement that is inverted: 16 bytes x 6000^2 = 0.6 GB, and its inverse.
 LARGEST = 6000
 _ROWS = 1024  # that are multiplied at once
 
@@ -82,6 +82,15 @@ class Schur:
             return None
 
     @property
+    def _lower(self) -> np.ndarray:
+        if self._root is None:
+            raise FloatingPointError(
+                "`separate`: a matrix of curvatures is not positive definite and has no "
+                "whitened coordinates. Use `solver='newton'`, or give `priors`."
+            )
+        return self._root
+
+    @property
     def positive(self) -> bool:
         """Whether the (real part of the) matrix is positive definite."""
         return self._root is not None
@@ -91,13 +100,13 @@ class Schur:
         g, out, root = self.scale * g, np.empty_like(g), np.sqrt(self._D)
         out[self.first] = y = g[self.first] / root
         rest = g[~self.first] - self._X.T @ (root * y)
-        out[~self.first] = solve_triangular(self._root, rest, lower=True)
+        out[~self.first] = solve_triangular(self._lower, rest, lower=True)
         return out
 
     def unwhiten(self, z: np.ndarray) -> np.ndarray:
         """Return x = W z."""
         out = np.empty_like(z)
-        y = solve_triangular(self._root, z[~self.first], trans="T", lower=True)
+        y = solve_triangular(self._lower, z[~self.first], trans="T", lower=True)
         out[~self.first] = y
         out[self.first] = z[self.first] / np.sqrt(self._D) - self._X @ y
         return self.scale * out

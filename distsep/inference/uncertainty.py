@@ -22,7 +22,6 @@ from distsep.inference.schur import Schur, split
 
 # Above this many parameters full matrices are not formed (5000^2 x 8 B = 200 MB).
 LARGEST_MATRIX = 5000
-_DISAGREE = 0.1
 
 
 @dataclass(frozen=True)
@@ -90,29 +89,28 @@ def _diagonals(H, F, label, wide) -> tuple:
 
     Blocks whose factor would fill in are inverted by a dense Schur complement.
     """
-    rest = np.ones(len(label), bool)
+    rest, pattern = np.ones(len(label), bool), (abs(H) + abs(F)).tocsr()
     parts: list[tuple[np.ndarray, Callable]] = []
     for block in np.flatnonzero(wide):
         rows = np.flatnonzero(label == block)
-        first = split(F[rows][:, rows])
+        first = split(pattern[rows][:, rows])
         if first is not None:
             rest[rows] = False
             parts.append((rows, partial(Schur, first=first)))
     if rest.any() or not parts:
         parts.append((np.flatnonzero(rest), partial(Factor, label=label[rest])))
 
-    def inverses(M):
-        return [invert(M[rows][:, rows]) for rows, invert in parts]
+    def positive(M):
+        return all(invert(M[rows][:, rows]).positive for rows, invert in parts)
 
-    of_fisher = inverses(F)
-    if not all(x.positive for x in (*inverses(H), *of_fisher)):
+    if not (positive(H) and positive(F)):
         floor = sparse.diags_array(1e-12 * F.diagonal())
         H, F = (H + floor).tocsc(), (F + floor).tocsc()
-        of_fisher = inverses(F)
     out = np.zeros((3, len(label)))
-    for (rows, invert), fisher in zip(parts, of_fisher, strict=True):
-        out[:2, rows] = sandwich_diagonal(H[rows][:, rows], F[rows][:, rows], invert)
-        out[2, rows] = fisher.inverse_diagonal()
+    for rows, invert in parts:
+        hessian, fisher = (M[rows][:, rows] for M in (H, F))
+        out[:2, rows] = sandwich_diagonal(hessian, fisher, invert)
+        out[2, rows] = invert(fisher).inverse_diagonal()
     return H, F, *out
 
 

@@ -2,6 +2,8 @@
 //
 // Compiled once for each level of instructions (see build.py); every block goes through
 // the same code wherever it is, so that no bit depends on ranks or devices.
+#include <algorithm>
+#include <initializer_list>
 #include <string>
 
 #include "amplitudes.hpp"
@@ -40,6 +42,19 @@ ffi::Error for_components(int n, Body body) {
   return ffi::Error::Success();
 }
 
+// Whether an array has this shape; -1 stands for any length.
+template <typename Array>
+bool is(const Array& x, std::initializer_list<int64_t> shape) {
+  const auto s = x.dimensions();
+  return s.size() == shape.size() &&
+         std::equal(s.begin(), s.end(), shape.begin(),
+                    [](int64_t a, int64_t b) { return a == b || b == -1; });
+}
+
+bool all_below(Use use, int64_t n) {
+  return std::all_of(use.begin(), use.end(), [&](int64_t k) { return 0 <= k && k < n; });
+}
+
 // d, w (block, chunk, row, lane), t (block, chunk, template, lane).
 Weighted weighted(F64& d, F64& w, F64& t, F64& A, F64& dA, F64& phi, F64& alpha, Use use) {
   const auto s = d.dimensions();
@@ -63,14 +78,37 @@ void over_tiles(Kernel& kernel, F64& d, S32& pool, Result64& out) {
     kernel(pool.typed_data()[k], k * nchunk, nchunk, out->typed_data() + k * nout);
 }
 
-bool whole_vectors(const Weighted& p) {
-  return p.nlane % distsep::WIDTH == 0 && p.nlane <= distsep::CHUNK;
+// What is wrong with the arrays of `weighted`, or null.
+const char* mistake(F64& d, F64& w, F64& t, S32& pool, F64& A, F64& dA, F64& phi,
+                    F64& alpha, Use use, Result64& out, bool second) {
+  if (!is(d, {-1, -1, -1, -1})) return "d has four axes";
+  const auto s = d.dimensions();
+  if (!is(w, {s[0], s[1], s[2], s[3]})) return "w is like d";
+  if (!is(t, {s[0], s[1], -1, s[3]})) return "t is like d, but for its rows";
+  if (s[3] % distsep::WIDTH || s[3] > distsep::CHUNK) return "lanes of a chunk";
+  if (!is(pool, {s[0], -1})) return "pool has the blocks of d";
+  const int64_t ntile = pool.dimensions()[1];
+  if (ntile ? s[1] % ntile : s[1]) return "chunks make whole tiles";
+  if (!is(A, {-1, s[2], -1})) return "A has the rows of d";
+  const int64_t npool = A.dimensions()[0];
+  if (!is(dA, {npool, -1, s[2], -1}) || dA.dimensions()[3] < A.dimensions()[2])
+    return "dA has the rows and columns of A";
+  if (!is(phi, {npool, -1, s[2]})) return "phi has the rows of d";
+  const int64_t nglobal = phi.dimensions()[1], n = dA.dimensions()[1] + nglobal;
+  if (!is(alpha, {npool, nglobal})) return "alpha is of the terms of phi";
+  if (static_cast<int64_t>(use.size()) != nglobal || !all_below(use, t.dimensions()[2]))
+    return "each global term has a template";
+  if (dA.dimensions()[3] - A.dimensions()[2] > nglobal)
+    return "regional columns are global terms";
+  const int64_t nout = second ? 1 + n + 2 * n * n : 1 + n;
+  return is(*out, {s[0], ntile, nout}) ? nullptr : "out";
 }
 
 ffi::Error value_gradient(F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA, F64 phi,
                           F64 alpha, Use use, Result64 out) {
+  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, use, out, false);
+  if (what) return wrong(what);
   const Weighted p = weighted(d, w, t, A, dA, phi, alpha, use);
-  if (!whole_vectors(p)) return wrong("lanes");
   return for_components<distsep::ValueGradient>(p.ncomp, [&]<typename Kernel>() {
     Kernel kernel(p);
     over_tiles(kernel, d, pool, out);
@@ -80,8 +118,11 @@ ffi::Error value_gradient(F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA, F64 phi,
 // d2A (pool, kind, kind, row, column).
 ffi::Error curvature(F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA, F64 phi, F64 alpha,
                      F64 d2A, Use use, Result64 out) {
+  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, use, out, true);
+  const auto s = dA.dimensions();
+  if (!what && !is(d2A, {s[0], s[1], s[1], s[2], s[3]})) what = "d2A is like dA";
+  if (what) return wrong(what);
   const Weighted p = weighted(d, w, t, A, dA, phi, alpha, use);
-  if (!whole_vectors(p)) return wrong("lanes");
   return for_components<distsep::Curvature>(p.ncomp, [&]<typename Kernel>() {
     Kernel kernel(p, d2A.typed_data());
     over_tiles(kernel, d, pool, out);
@@ -106,14 +147,41 @@ Whitened maps(ffi::AnyBuffer& d, F64& t, F64& weight, S32& index, S32& classes,
   return m;
 }
 
+// What is wrong with the arrays of `maps`, or null.
+const char* mistake(ffi::AnyBuffer& d, F64& t, F64& weight, S32& index, S32& classes,
+                    F64& white, F64& scale, int64_t ntemplate) {
+  if (d.element_type() != ffi::F64 && d.element_type() != ffi::F32) return "type of d";
+  if (!is(d, {-1, -1}) || !is(classes, {-1, -1}) || !is(scale, {-1}))
+    return "d, classes and scale have 2, 2 and 1 axes";
+  const int64_t npix = d.dimensions()[1], ngroup = scale.dimensions()[0];
+  const int64_t nblock = classes.dimensions()[0], ntile = classes.dimensions()[1];
+  if (white.dimensions().size() < 2) return "white has two axes or three";
+  const int64_t nrow = white.dimensions()[1];
+  if (!is(white, {-1, nrow}) && !is(white, {-1, nrow, nrow})) return "shape of white";
+  if (!is(d, {nrow * ngroup, npix})) return "d has the rows of white, of each group";
+  if (!is(t, {ntemplate * ngroup, npix})) return "t has the pixels of d";
+  if (weight.element_count() && !is(weight, {1, npix})) return "weight is of pixels";
+  if (nblock ? npix % nblock : npix) return "pixels make whole blocks";
+  int64_t nlane = nblock ? ngroup * (npix / nblock) : 0;
+  if (index.element_count()) {
+    if (!is(index, {nblock, -1})) return "index has the blocks of classes";
+    nlane = index.dimensions()[1];
+  }
+  if (ntile ? nlane % ntile : nlane) return "lanes make whole tiles";
+  return nullptr;
+}
+
 ffi::Error root(ffi::AnyBuffer d, F64 t, F64 weight, S32 index, S32 classes, F64 white,
                 F64 scale, int64_t ntemplate, Result64 out) {
+  const char* what = mistake(d, t, weight, index, classes, white, scale, ntemplate);
+  if (what) return wrong(what);
   const long nblock = classes.dimensions()[0];
   const Whitened m =
       maps(d, t, weight, index, classes, white, scale, nblock, ntemplate);
-  if (m.entries() > distsep::Root::MOST) return wrong("entries of a sample");
-  distsep::Root kernel(m);
   const long n = m.entries() * m.entries();
+  if (m.entries() > distsep::Root::MOST) return wrong("entries of a sample");
+  if (!is(*out, {nblock, m.ntile, n})) return wrong("out");
+  distsep::Root kernel(m);
   for (long b = 0; b < nblock; ++b)
     for (long tile = 0; tile < m.ntile; ++tile)
       kernel(b, tile, out->typed_data() + (b * m.ntile + tile) * n);
@@ -124,15 +192,27 @@ ffi::Error amplitudes(ffi::AnyBuffer d, F64 t, F64 weight, S32 index, S32 classe
                       F64 white, F64 scale, S32 pool, F64 Q, F64 Rinv, F64 phi,
                       F64 alpha, Use use, int64_t ntemplate, Result64 out,
                       Result64 chi2) {
+  const char* what = mistake(d, t, weight, index, classes, white, scale, ntemplate);
+  if (what) return wrong(what);
   const long nblock = classes.dimensions()[0];
   const Whitened m =
       maps(d, t, weight, index, classes, white, scale, nblock, ntemplate);
   Weights w;
   w.Q = Q.typed_data(), w.Rinv = Rinv.typed_data(), w.phi = phi.typed_data();
   w.alpha = alpha.typed_data(), w.use = use.begin(), w.pool = pool.typed_data();
+  if (!is(Q, {-1, m.nrow, -1})) return wrong("Q has the rows of white");
+  const int64_t npool = Q.dimensions()[0], ncomp = Q.dimensions()[2];
+  if (!is(Rinv, {npool, ncomp, ncomp})) return wrong("Rinv is of the columns of Q");
+  if (!is(phi, {npool, -1, m.nrow})) return wrong("phi has the rows of Q");
   w.nglobal = phi.dimensions()[1];
+  if (!is(alpha, {npool, w.nglobal})) return wrong("alpha is of the terms of phi");
+  if (static_cast<int64_t>(use.size()) != w.nglobal || !all_below(use, ntemplate))
+    return wrong("each global term has a template");
+  if (!is(pool, {nblock, m.ntile})) return wrong("pool is like classes");
+  if (!is(*out, {ncomp + 1, m.ngroup, m.npix}) || !is(*chi2, {nblock}))
+    return wrong("out");
   return for_components<distsep::Amplitudes>(
-      Q.dimensions()[2], [&]<typename Kernel>() {
+      ncomp, [&]<typename Kernel>() {
         Kernel kernel(m, w);
         for (long b = 0; b < nblock; ++b)
           chi2->typed_data()[b] = kernel(b, out->typed_data());

@@ -151,7 +151,11 @@ class Fetch {
         x[l] = at_[l] < 0 ? 0.0 : static_cast<double>(map[at_[l]]);
       finish(x, count, factor, root, x);
     } else {
-      finish(map + at_[0], count, factor, root, x);
+      const Real* from = map + at_[0];
+      // Each row is a stream of its own: too many for the processor to foresee.
+      for (int l = 0; l < CHUNK; l += 64 / sizeof(Real))
+        __builtin_prefetch(from + 2 * CHUNK + l, 0, 2);
+      finish(from, count, factor, root, x);
     }
   }
 
@@ -161,8 +165,6 @@ class Fetch {
                      double* x) {
     if (count == CHUNK) {
       for (int v = 0; v < CHUNK; v += WIDTH) {
-        // Each row is a stream of its own: too many for the processor to foresee.
-        __builtin_prefetch(from + v + 2 * CHUNK, 0, 2);
         const Vec value = load(from + v);
         put(x + v, (value == value ? value : all(0.0)) * (factor * distsep::at(root + v)));
       }

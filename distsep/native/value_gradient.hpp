@@ -13,7 +13,6 @@ struct Weighted : Terms {
   int nrow, ncomp, ntemplate, nkind, ncolumn, nlane;
 };
 
-//
 // The gradient is -sum of dA . (N^-1 r s^T). Where few columns of few dA are not zero,
 // as for laws with a few parameters, they are applied lane by lane; else N^-1 r s^T is
 // summed over the lanes first.
@@ -69,7 +68,7 @@ class ValueGradient {
     for (int f = 0, k = 0; f < p_.nrow; ++f)
       for (int i = 0; i < C; ++i)
         for (int j = 0; j <= i; ++j) products_[k++] = A[f * C + i] * A[f * C + j];
-    if (E == MANY) {
+    if constexpr (E == MANY) {
       p_.model(pool, p_.nrow, p_.ntemplate, model_.get());
       std::fill_n(sums_.get(), p_.nrow * (C + p_.ntemplate) * WIDTH, 0.0);
     }
@@ -77,7 +76,7 @@ class ValueGradient {
     for (int e = 0; e < FEW; ++e) along_[e] = all(0.0);
     for (long c = first; c < first + nchunk; ++c) value += chunk<E>(A, c);
     out[0] = 0.5 * sum(value);
-    if (E == MANY) return finish(pool, out + 1);
+    if constexpr (E == MANY) return finish(pool, out + 1);
     std::fill_n(out + 1, p_.nkind, 0.0);
     for (int e = 0; e < E; ++e) out[1 + kind_[e]] -= sum(along_[e]);
   }
@@ -102,7 +101,7 @@ class ValueGradient {
     int v = 0;
     for (; v + 2 * WIDTH <= n; v += 2 * WIDTH) lanes<E, 2>(A, d, w, seen, v, s, chi2);
     for (; v < n; v += WIDTH) lanes<E, 1>(A, d, w, seen, v, s, chi2);
-    if (E == MANY) collect(s, t);
+    if constexpr (E == MANY) collect(s, t);
     return chi2;
   }
 
@@ -151,7 +150,7 @@ class ValueGradient {
         const Vec wr = at(w + at_lane) * r;
         chi2 += wr * r;
         for (int e = 0; e < NE; ++e) slope[e][u] += all(slopes_[f * FEW + e]) * wr;
-        if (E == MANY) put(weighted_.get() + at_lane, wr);
+        if constexpr (E == MANY) put(weighted_.get() + at_lane, wr);
       }
     for (int e = 0; e < NE; ++e)
       for (int u = 0; u < U; ++u) along_[e] += slope[e][u] * s[column_[e]][v / WIDTH + u];

@@ -69,7 +69,8 @@ class Comm:
             rank holds a non-zero in each element.
 
         Raises:
-            TypeError: if an array is neither float64 nor integer, or is traced.
+            TypeError: if an array is neither float64 nor integer, or is traced, or
+                arrays of one tree are of different types.
 
         Communication: one allreduce of `x` (one per 2^27 elements).
         """
@@ -77,6 +78,11 @@ class Comm:
         for leaf in leaves:
             _check_summable(leaf)
         leaves = [np.asarray(leaf) for leaf in leaves]
+        if len(types := sorted({str(leaf.dtype) for leaf in leaves})) > 1:
+            raise TypeError(
+                f"`Comm.sum(x)` expected arrays of one type, got {', '.join(types)}: "
+                "they go in one message. Sum each type by itself."
+            )
         if self.size == 1 or not leaves:
             return jax.tree.unflatten(tree, leaves)
         flat = np.concatenate([x.ravel() for x in leaves])
@@ -90,10 +96,7 @@ class Comm:
             ]
         )
         shares = np.split(total, np.cumsum([x.size for x in leaves])[:-1])
-        back = [
-            share.reshape(x.shape).astype(x.dtype)
-            for share, x in zip(shares, leaves, strict=True)
-        ]
+        back = [share.reshape(x.shape) for share, x in zip(shares, leaves, strict=True)]
         return jax.tree.unflatten(tree, back)
 
     def max(self, x: Any) -> np.ndarray:

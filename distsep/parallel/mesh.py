@@ -80,7 +80,7 @@ def spread(mesh: Mesh, tree: Any) -> Any:
 
     Communication: none between ranks.
     """
-    return _put(mesh, tree, 0, PartitionSpec(AXIS))
+    return _put("spread", mesh, tree, 0, PartitionSpec(AXIS))
 
 
 def spread_maps(mesh: Mesh, tree: Any) -> Any:
@@ -90,14 +90,14 @@ def spread_maps(mesh: Mesh, tree: Any) -> Any:
 
     Args, Returns, Raises, Communication: as `spread`, of the last axis.
     """
-    return _put(mesh, tree, 1, PartitionSpec(None, AXIS))
+    return _put("spread_maps", mesh, tree, 1, PartitionSpec(None, AXIS))
 
 
-def _put(mesh: Mesh, tree: Any, axis: int, spec: PartitionSpec) -> Any:
+def _put(name: str, mesh: Mesh, tree: Any, axis: int, spec: PartitionSpec) -> Any:
     for leaf in jax.tree.leaves(tree):
         if leaf.shape[axis] % mesh.size:
             raise ValueError(
-                f"`spread(mesh, tree)` expected axes of blocks that {mesh.size} "
+                f"`{name}(mesh, tree)` expected axes of blocks that {mesh.size} "
                 f"devices can share, got shape {leaf.shape}: pad it with blocks of no "
                 "weight."
             )
