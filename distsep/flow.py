@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from distsep.agreement import require_one_call
 from distsep.data.result import Result
 from distsep.inference.amplitudes import SecondPass
 from distsep.inference.fit import fit, setting_mistakes
@@ -23,12 +24,15 @@ from distsep.inference.reduce import ReducedData, block_root, merge_roots
 from distsep.inference.sampling import Samples, sample
 from distsep.inference.uncertainty import Uncertainty, pool_covariance, uncertainty
 from distsep.inference.words import describe
-from distsep.keep import Keeper
+from distsep.keep import Keeper, keeping_mistakes
 from distsep.maps import source_of
 from distsep.parallel import comm as ranks
 from distsep.parallel import mesh as meshes
 from distsep.parallel import one_blas_thread
 from distsep.problem import Problem, misfit, set_up
+
+# What each rank may give as it has it.
+_OF_A_RANK = ("observation", "observed", "comm", "devices", "tell")
 
 
 @one_blas_thread
@@ -53,13 +57,13 @@ def separate(
     noise_true: Any = None,
     observed: Any = None,
     amplitude_unit: str = "uK_CMB",
-    amplitude_covariance: Sequence[str] = (),
+    amplitude_covariance: Sequence[str] | None = (),
     residuals: bool = False,
     output: str | Path | None = None,
     overwrite: bool = False,
     comm: Any = None,
     devices: int | None = None,
-    tell: Callable = lambda *_: None,
+    tell: Callable | None = None,
 ) -> Result:
     """Separate frequency maps into components.
 
@@ -101,16 +105,21 @@ def separate(
 
     Raises:
         ValueError: lists all that is wrong with the input, before anything is
-            computed.
+            computed; ranks that were called with different arguments.
+        TypeError: `observation` or `comm` is none.
 
     Communication: collective: all ranks must call it.
 
     References:
         Stompor et al. (2009), MNRAS 392, 216; Stompor et al. (2016), PRD 94, 083526.
     """
+    asked = {k: v for k, v in locals().items() if k not in _OF_A_RANK}
     clock = _Clock()
+    comm = _ranks(comm)
+    require_one_call(comm, "separate", asked)
     wrong = setting_mistakes(solver, tolerance, max_steps, reduce)
-    comm = comm or ranks.serial()
+    wrong += keeping_mistakes(residuals, output, overwrite, tell)
+    amplitude_covariance = () if amplitude_covariance is None else amplitude_covariance
     local = local_devices(devices)
     source = source_of(observation, observed, comm)
     problem = set_up(
@@ -145,7 +154,11 @@ def separate(
         passes = _unbiased(problem, sums, noise_true, local, comm)
     objective = Objective(model, parameters, passes)
     found = fit(
-        objective, solver=solver, tolerance=tolerance, max_steps=max_steps, tell=tell
+        objective,
+        solver=solver,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        tell=tell or (lambda *_: None),
     )
     clock("fit")
     errors = uncertainty(objective, found.local)
@@ -318,6 +331,16 @@ def _apply(
     )
     keeper.finish(applied)
     return applied
+
+
+def _ranks(comm: Any) -> Any:
+    """The ranks of a run; this process alone for None."""
+    if not (comm is None or isinstance(comm, ranks.Comm)):
+        raise TypeError(
+            "`separate(comm=...)`: expected `distsep.parallel.world()`, or None for "
+            f"this process alone, got {type(comm).__name__}."
+        )
+    return ranks.serial() if comm is None else comm
 
 
 def local_devices(number: int | None = None) -> Devices:

@@ -1,6 +1,7 @@
 """What becomes of the maps of a run: kept in memory, or written chunk by chunk."""
 
 from collections.abc import Callable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,23 @@ import numpy as np
 from distsep.data.result import Result
 from distsep.data.store import ResultWriter, result_arrays
 from distsep.inference.amplitudes import Maps
+
+
+def keeping_mistakes(residuals: Any, output: Any, overwrite: Any, tell: Any) -> list:
+    """Say which settings of what is kept, and told, are none."""
+    wrong = [
+        f"`{name}` should be True or False, got {value!r:.80}"
+        for name, value in (("residuals", residuals), ("overwrite", overwrite))
+        if not isinstance(value, bool | np.bool_)
+    ]
+    if not (output is None or isinstance(output, str | PathLike)):
+        wrong.append(f"`output` should be the path of a directory, got {output!r:.80}")
+    if not (tell is None or callable(tell)):
+        wrong.append(
+            "`tell` should be a function of (phase, passes, distance in sigma), got "
+            f"{tell!r:.80}"
+        )
+    return wrong
 
 
 class Kept(NamedTuple):
@@ -176,5 +194,6 @@ def _require_whole_chunks(observation: Any, comm: Any) -> None:
             f"`separate(output=...)`: ranks {np.flatnonzero(uneven).tolist()} hold "
             f"parts of chunks, this one the pixels [{start}, {start + npix}): expected "
             f"cuts at multiples of {grid.chunk} pixels. Leave `output` out and use the "
-            "maps of the result, or let all ranks read one store (`distsep.open_observation`)."
+            "maps of the result, or let all ranks read one store "
+            "(`distsep.open_observation`)."
         )

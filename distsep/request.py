@@ -4,7 +4,7 @@ Everything that can be wrong with the arguments is found here, and told in one e
 all ranks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -226,7 +226,8 @@ def _output_mistakes(
     )
     names = [c.name for c in free.components if c.name not in regional]
     chosen = request.amplitude_covariance
-    if isinstance(chosen, str) or not all(c in names for c in chosen):
+    several = isinstance(chosen, Iterable) and not isinstance(chosen, str)
+    if not several or not all(c in names for c in chosen):
         wrong.append(
             f"`amplitude_covariance` should be names among {', '.join(names)}; got "
             f"{chosen!r:.80}"

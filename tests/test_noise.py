@@ -68,6 +68,14 @@ def test_variances_that_are_none_are_refused(bad):
         noise_from_variance(variance)
 
 
+@pytest.mark.parametrize("tiny", [1e-310, 1e-200])
+def test_variances_whose_inverse_is_no_number_are_refused(tiny):
+    variance = np.ones((NF, NS, NPIX))
+    variance[1, 1, 1] = tiny
+    with pytest.raises(ValueError, match=r"noise_variance=.*must be above 1e-100 uK"):
+        noise_from_variance(variance)
+
+
 def test_variances_of_the_wrong_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 2, 6\), got shape \(3, 2, 6\)"):
         variance_maps(np.ones((3, 2, 6)), (NF, NS, NPIX))
@@ -109,8 +117,9 @@ def asymmetric():
         (covariance() * np.nan, "NaN"),
         (asymmetric(), "symmetric"),
         (-covariance(), "negative eigenvalues"),
+        (1e200 * covariance(), "must be below 1e[+]100 uK_CMB"),
     ],
-    ids=["shape", "Q-U covariance", "nan", "asymmetric", "negative"],
+    ids=["shape", "Q-U covariance", "nan", "asymmetric", "negative", "huge"],
 )
 def test_inverse_covariances_that_are_none_are_refused(wrong, match):
     with pytest.raises(ValueError, match=match):

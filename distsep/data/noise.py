@@ -13,6 +13,9 @@ from distsep.data.healpix import UNSEEN, filled, pixel_area_arcmin2, refuse_mask
 from distsep.model.instrument import Instrument
 from distsep.model.mistakes import is_number
 
+# Largest inverse variance [uK_CMB^-2]: the likelihood multiplies two.
+_MOST = 1e100
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -84,6 +87,11 @@ def noise_from_variance(v: np.ndarray) -> Noise:
             f"did not observe): got {bad[0]} NaN and {bad[1]} zero or negative values. "
             "Set them to inf, or mask the pixels with `observed=`."
         )
+    if v.min(initial=1.0) < 1 / _MOST:
+        raise ValueError(
+            f"`Observation(noise_variance=...)` must be above {1 / _MOST:.0e} "
+            f"uK_CMB^2, got {v.min():.3g}: check the unit."
+        )
     return _factorise(1.0 / v)
 
 
@@ -137,6 +145,11 @@ def noise_from_inverse(invN, nfreq: int, nstokes: int, npix: int) -> Noise:
     if not np.isfinite(a).all():
         raise ValueError("`Observation(inverse_noise=...)` holds NaN or infinities.")
     scale = np.abs(a).max((-1, -2), keepdims=True)
+    if scale.max(initial=0.0) > _MOST:
+        raise ValueError(
+            f"`Observation(inverse_noise=...)` must be below {_MOST:.0e} uK_CMB^-2, "
+            f"got {scale.max():.3g}: check the unit."
+        )
     if (np.abs(a - np.swapaxes(a, -1, -2)) > 1e-10 * scale).any():
         raise ValueError("`Observation(inverse_noise=...)` must be symmetric.")
     if (np.linalg.eigvalsh(a) < -1e-10 * scale[..., 0]).any():

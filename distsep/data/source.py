@@ -13,6 +13,7 @@ import numpy as np
 
 from distsep.data.blocks import Grid
 from distsep.data.observation import Observation
+from distsep.data.stored_observation import StoredObservation
 
 # Maps of a rank up to this size stay in memory, packed, between passes [bytes].
 RESIDENT = 2**29
@@ -44,6 +45,10 @@ class ArraySource:
     def used(self, cell_ids: np.ndarray) -> np.ndarray:
         """Return True for each of these pixels that is used."""
         return np.ones(len(cell_ids), bool)
+
+    def of(self, stored: Any) -> "ArraySource":
+        """Return all pixels of a store, for maps of some of them."""
+        return ArraySource(stored.read())
 
     def npix(self, part: int) -> int:  # noqa: ARG002
         """Return the number of pixels of a part."""
@@ -112,10 +117,17 @@ class PairSource:
         observation: Maps of the same pixels and bands: in memory, or a store's.
 
     Raises:
+        TypeError: what is given is no observation.
         ValueError: other pixels, bands or Stokes parameters.
     """
 
     def __init__(self, first: Any, observation: Any):
+        if not isinstance(observation, Observation | StoredObservation):
+            raise TypeError(
+                "`apply(observation)`: expected `distsep.Observation(maps, ...)` or "
+                "`distsep.open_observation(path)`, got "
+                f"{type(observation).__name__}."
+            )
         self.header, self.resident = first.header, first.resident
         self.complete = first.complete
         self.number, self._first = first.number, first
@@ -140,12 +152,11 @@ class PairSource:
     def load(self, part: int) -> Observation:
         """Return the other maps where the first were observed, NaN elsewhere."""
         one, other = self._first.load(part), self._other.load(part)
-        place = np.searchsorted(other.cell_ids, one.cell_ids)
-        place = np.minimum(place, max(len(other.cell_ids) - 1, 0))
-        if not np.array_equal(other.cell_ids[place], one.cell_ids):
+        if not np.isin(one.cell_ids, other.cell_ids).all():
             raise ValueError(
                 "`apply(observation)`: the maps lack pixels that were fitted."
             )
+        place = np.searchsorted(other.cell_ids, one.cell_ids)
         d = np.where(np.isnan(one.d), np.nan, other.d[..., place])
         lacking = (np.isnan(d) & ~np.isnan(one.d)).sum((1, 2))
         if lacking.any():

@@ -91,8 +91,10 @@ def local_model(objective: Objective, point: Point, near: float = _NEAR) -> Loca
             + ", ".join(
                 f"{p.names[i]}={point.x[i]:.6g}" for i in np.flatnonzero(bad)[:6]
             )
-            + ": two components may have the same emission law, or a parameter is far "
-            "outside its range. Fix one of them, or give `bounds`."
+            + ": two components may have the same emission law, a parameter be far "
+            "outside its range, or the inverse noise of a pixel have fewer dimensions "
+            "than there are components. Fix one of the parameters, give `bounds`, or "
+            "mask such pixels."
         )
     held = (point.x <= p.lower) & (gradient > 0) | (point.x >= p.upper) & (gradient < 0)
     held |= diagonal <= 0

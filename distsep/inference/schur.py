@@ -85,8 +85,8 @@ class Schur:
     def _lower(self) -> np.ndarray:
         if self._root is None:
             raise FloatingPointError(
-                "`separate`: a matrix of curvatures is not positive definite and has no "
-                "whitened coordinates. Use `solver='newton'`, or give `priors`."
+                "`separate`: a matrix of curvatures is not positive definite and has "
+                "no whitened coordinates. Use `solver='newton'`, or give `priors`."
             )
         return self._root
 

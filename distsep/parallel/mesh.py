@@ -50,12 +50,17 @@ def device_mesh(n: int | None = None) -> Mesh:
         The mesh.
 
     Raises:
-        ValueError: if this rank has fewer devices.
+        ValueError: if this rank has fewer devices, or `n` is no whole number.
 
     Communication: none.
     """
     devices = jax.local_devices()
     n = len(devices) if n is None else n
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise ValueError(
+            f"`device_mesh(n={n!r:.80})` expected a number of devices, or None for all "
+            f"{len(devices)} of this rank."
+        )
     if not 1 <= n <= len(devices):
         raise ValueError(
             f"`device_mesh(n={n})`: this rank has {len(devices)} device(s). On a host "

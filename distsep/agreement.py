@@ -1,0 +1,62 @@
+"""Whether all ranks were asked the same: else some wait for the others forever."""
+
+import hashlib
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+
+from distsep.model.mistakes import is_number
+
+
+def require_one_call(comm: Any, call: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse ranks that were called with different arguments.
+
+    Args:
+        comm: Ranks.
+        call: Name of the function.
+        arguments: By name. Arrays of `patches` have a value for each pixel of a rank
+            and may differ.
+
+    Raises:
+        ValueError: on all ranks, naming the first argument that differs.
+
+    Communication: one allgather of a few words per argument.
+    """
+    mine = {k: _in_words(v, arrays=k != "patches") for k, v in arguments.items()}
+    every = comm.allgather(mine)
+    for name in mine:
+        first = every[0][name]
+        for rank, other in enumerate(every):
+            if other[name] != first:
+                raise ValueError(
+                    f"`{call}({name}=...)`: rank {rank} was given {other[name]:.80}, "
+                    f"rank 0 {first:.80}: expected the same on all ranks. Call "
+                    f"`{call}` with one set of arguments everywhere."
+                )
+
+
+def _in_words(value: Any, *, arrays: bool) -> str:
+    """Words that are the same on every rank for the same value: never an address."""
+    if value is None or isinstance(value, str | bool):
+        return repr(value)
+    if isinstance(value, PathLike):
+        return repr(fspath(value))
+    if is_number(value):
+        return f"{float(value):.17g}"
+    if isinstance(value, Mapping):
+        each = sorted((str(k), _in_words(v, arrays=arrays)) for k, v in value.items())
+        return "{" + ", ".join(f"{k!r}: {words}" for k, words in each) + "}"
+    kind = type(value).__name__
+    if isinstance(value, np.ndarray):
+        if not arrays or value.dtype == object:
+            return kind
+        digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return f"{kind} {value.shape} {value.dtype} {digest[:12]}"
+    if isinstance(value, list | tuple):
+        if not arrays and all(map(is_number, value)):
+            return kind
+        return "[" + ", ".join(_in_words(v, arrays=arrays) for v in value) + "]"
+    name = getattr(value, "name", None)
+    return f"{kind} {name}" if isinstance(name, str) else kind
