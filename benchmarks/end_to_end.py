@@ -94,7 +94,7 @@ def separate(task):
         }
         for name, action in actions.items():
             os.sync()  # the disk is not still writing what came before
-            if state == STATES[0]:
+            if state == STATES[0] and not task["smoke"]:
                 touch(max(written + 2**30, 5 * 2**30))
             one[name], _ = timing.once(action)
         rounds[state].append({**one, "phases": found[-1].seconds})
@@ -234,7 +234,8 @@ def measure(args, nside: int, dtype: str):
     store, folder = args.work / f"sky{nside}.zarr", args.work / "written"
     shutil.rmtree(folder, ignore_errors=True)
     simulated = simulate(store, nside, dtype)
-    task = {"store": str(store), "folder": str(folder), "repeats": args.repeats}
+    same = {"repeats": args.repeats, "smoke": args.smoke}
+    task = {"store": str(store), "folder": str(folder), **same}
     if args.smoke:
         found = separate(task)
         zarr, ts = read_zarr(task), {"failed": "not asked"}

@@ -54,8 +54,10 @@ def test_a_store_that_is_streamed(case, comm, shared_tmp_path, monkeypatch):
         bits.sky(case).save(shared_tmp_path / "sky.zarr")
     comm.barrier()
     store = distsep.open_observation(shared_tmp_path / "sky.zarr")
-    mine = shared_tmp_path / f"kept_{comm.rank}.zarr"
-    kept = bits.separate(case, serial(), 1, store, mine)
+    kept = None
+    if comm.rank == 0:
+        kept = bits.separate(case, serial(), 1, store, shared_tmp_path / "kept.zarr")
+    kept = comm.bcast(kept)
     monkeypatch.setattr(source, "RESIDENT", 0)
     monkeypatch.setattr(source, "PART", 1)
     devices = 2 if comm.size == 1 else 1
