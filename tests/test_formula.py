@@ -219,3 +219,21 @@ def test_values_are_those_of_python(text):
     except (FormulaError, KeyError):
         return
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [2.0, 3.0, -2.0])
+def test_powers_of_what_may_be_negative_stay_general(exponent):
+    """Their logarithm is no number; those of a ratio of frequencies are."""
+    found = evaluate("((nu - nu0)/nu0)**b", nu=100.0, nu0=150.0, b=exponent)
+    assert found == pytest.approx((-1 / 3) ** exponent, rel=1e-14)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.6, -3.1, 20.0, -20.0])
+@pytest.mark.parametrize("ratio", [1e-3, 1.0, 1.7, 40.0])
+def test_powers_of_ratios_of_frequencies(ratio, exponent):
+    """Written as an exponential, which is faster: right to a few roundings."""
+    found = evaluate("(nu/nu0)**b", nu=150.0 * ratio, nu0=150.0, b=exponent)
+    expected = float((150.0 * ratio) / 150.0) ** exponent
+    assert found == pytest.approx(expected, rel=5e-14)
+    square = evaluate("1/expm1(nu*b)**2", nu=ratio, b=0.7)
+    assert square == pytest.approx(np.expm1(0.7 * ratio) ** -2.0, rel=1e-14)
