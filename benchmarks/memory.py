@@ -37,8 +37,8 @@ def bandwidth(cores: int = 1, size: int = SIZE, repeats: int = 5) -> dict[str, f
 
     Returns:
         `read`: the best of a sum of squares, a product of two arrays, a product with
-        a matrix and a maximum, without writing. `triad`: a = b + s c, 24 bytes per number, in pieces that stay in
-        cache, as numpy makes two passes of it.
+        a matrix and a maximum, without writing. `triad`: a = b + s c, 24 bytes per
+        number, in pieces that stay in cache, as numpy makes two passes of it.
     """
     a, b, c = (np.full((cores, size), x) for x in (0.0, 1.0, 2.0))
     piece = 2**13
