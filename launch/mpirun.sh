@@ -7,7 +7,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 source "$here/env.sh"
 
-if [ $# -lt 2 ]; then
+if [ $# -lt 2 ] || ! [ "$1" -ge 1 ] 2>/dev/null; then
     echo "usage: launch/mpirun.sh N COMMAND [ARGUMENT...]" >&2
     exit 2
 fi

@@ -117,6 +117,18 @@ def test_weights_on_a_store_of_more_pixels(tmp_path):
     )
 
 
+def test_what_did_not_converge_says_why():
+    """At a bound the distance is none: it is not what is wrong."""
+    bounds = {"Dust.beta_d": (1.7, 1.8), "Synchrotron.beta_pl": (-3.1, -2.9)}
+    result = distsep.separate(
+        LAWS, observe(), bounds=bounds, start={"Dust.beta_d": 1.75}, solver="newton"
+    )
+    assert not result.converged
+    assert result.distance < 1e-3
+    assert "stopped at a bound" in result.message
+    assert "largest distance" not in result.message
+
+
 ASKED = {
     "residuals": (False, True),
     "output": (None, "result.zarr"),

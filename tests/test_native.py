@@ -308,3 +308,10 @@ def test_the_switch_is_said(monkeypatch):
     good, words = native.state.__wrapped__()
     assert not good
     assert re.search("switched off by DISTSEP_KERNELS", words)
+
+
+def test_a_switch_that_is_none_is_refused(monkeypatch):
+    """A slip of the pen would cost a factor in time, in silence."""
+    monkeypatch.setenv("DISTSEP_KERNELS", "natve")
+    with pytest.raises(ValueError, match="DISTSEP_KERNELS=natve: expected `native`"):
+        native.state.__wrapped__()

@@ -52,6 +52,7 @@ def read_fits(
         polcconv=table.polcconv,
         columns=[one.columns for one in table.fits],
         hdu=table.hdu,
+        bands=instrument.bands,
     )
     sphere = {"nside": bands.nside, "coordsys": bands.coordsys}
     noise: dict[str, Any] = {}

@@ -70,6 +70,7 @@ def read_bands(
     ordering: str | Sequence[str | None] | None = None,
     columns: Sequence[Sequence[str | int] | None] | None = None,
     hdu: int | Sequence[int | None] | None = None,
+    bands: Sequence[str] | None = None,
 ) -> BandMaps:
     """Read one map per band.
 
@@ -85,14 +86,15 @@ def read_bands(
             the column of each Stokes parameter; None: they are told by their names.
         hdu: Number of the FITS extension, one, or one per band; None: the first that
             holds a HEALPix map.
+        bands: Names of the bands, to be compared with the BAND of the headers.
 
     Returns:
         The maps: NEST, COSMO, NaN where a sample is missing: BAD_DATA, UNSEEN, not
         finite, outside a partial map, or exactly zero in every Stokes parameter.
 
     Raises:
-        ValueError: for an absent or ambiguous unit, and for bands that disagree in
-            nside, COORDSYS or POLCCONV.
+        ValueError: for an absent or ambiguous unit, for bands that disagree in nside,
+            COORDSYS or POLCCONV, and for a file of another of the `bands`.
 
     Communication: none; every rank that calls it reads the whole files.
     """
@@ -108,6 +110,7 @@ def read_bands(
             strict=True,
         )
     ]
+    _require_own_band(tables, bands or ())
     notes: list[str] = []
     nside, frame, convention = agreed_frames(tables, stokes, coordsys, polcconv, notes)
     found, names = [], []
@@ -129,6 +132,19 @@ def read_bands(
     for note in notes:
         log.warning(note)
     return BandMaps(maps, tuple(names), stokes, nside, frame, cell_ids, tuple(notes))
+
+
+def _require_own_band(tables: list[FitsTable], bands: Sequence[str]) -> None:
+    """Refuse a file whose header names another of the bands: the order is wrong."""
+    for table, band in zip(tables, bands, strict=False):
+        says = str(table.header.get("BAND", "")).strip()
+        if says != band and says in bands:
+            raise ValueError(
+                f"{table.path.name}: the header says BAND = {says!r}, but the file is "
+                f"given for band {band}: expected one file for each of "
+                f"{', '.join(bands)}, in this order. Reorder the files or the bands, "
+                "or correct the header."
+            )
 
 
 def per_band(name: str, value: Any, files: list[Path]) -> list[Any]:

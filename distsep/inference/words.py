@@ -32,13 +32,6 @@ def describe(
     local = found.local
     passes = f"{found.passes[0]} + {found.passes[1]} passes"
     farthest = f"{local.distance.max(initial=0.0):.2g} sigma"
-    bad = int((~found.converged).sum())
-    message = f"within {farthest} of the optimum, {passes}"
-    if bad:
-        message = (
-            f"{bad} of {objective.nblocks} independent blocks not converged (largest "
-            f"distance {farthest}, wanted {tolerance:g}), {passes}"
-        )
     warnings = [
         f"{_list(objective.parameters.names, mask)} {what}"
         for what, mask in (
@@ -47,6 +40,16 @@ def describe(
         )
         if mask.any()
     ]
+    bad = int((~found.converged).sum())
+    message = f"within {farthest} of the optimum, {passes}"
+    if bad:
+        why = f"largest distance {farthest}, wanted {tolerance:g}"
+        if warnings and (local.distance <= tolerance).all():
+            why = "; ".join(warnings)
+        message = (
+            f"{bad} of {objective.nblocks} independent blocks not converged ({why}), "
+            f"{passes}"
+        )
     if few:
         warnings.append(
             f"{few} samples have fewer bands than there are components: masked."

@@ -27,9 +27,17 @@ NAMES = ("value_gradient", "curvature", "root", "amplitudes")
 def state() -> tuple[bool, str]:
     """Whether the kernels are there, and in words which, or why not.
 
+    Raises:
+        ValueError: DISTSEP_KERNELS is neither.
+
     Communication: none.
     """
-    if os.environ.get("DISTSEP_KERNELS", "native") != "native":
+    asked = os.environ.get("DISTSEP_KERNELS", "native")
+    if asked not in ("native", "xla"):
+        raise ValueError(
+            f"DISTSEP_KERNELS={asked}: expected `native` (the default) or `xla`."
+        )
+    if asked == "xla":
         return False, "switched off by DISTSEP_KERNELS"
     if not library(0).exists():
         return False, "not compiled: install with a C++ compiler on the PATH"
