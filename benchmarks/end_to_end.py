@@ -234,8 +234,12 @@ def measure(args, nside: int, dtype: str):
     store, folder = args.work / f"sky{nside}.zarr", args.work / "written"
     shutil.rmtree(folder, ignore_errors=True)
     simulated = simulate(store, nside, dtype)
-    same = {"repeats": args.repeats, "smoke": args.smoke}
-    task = {"store": str(store), "folder": str(folder), **same}
+    task = {
+        "store": str(store),
+        "folder": str(folder),
+        "repeats": args.repeats,
+        "smoke": args.smoke,
+    }
     if args.smoke:
         found = separate(task)
         zarr, ts = read_zarr(task), {"failed": "not asked"}

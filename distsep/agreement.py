@@ -1,7 +1,7 @@
 """Whether all ranks were asked the same: else some wait for the others forever."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike, fspath
 from typing import Any
 
@@ -25,16 +25,26 @@ def require_one_call(comm: Any, call: str, arguments: Mapping[str, Any]) -> None
     Communication: one allgather of a few words per argument.
     """
     mine = {k: _in_words(v, arrays=k != "patches") for k, v in arguments.items()}
-    every = comm.allgather(mine)
-    for name in mine:
-        first = every[0][name]
+    for name, rank, other, first in differences(comm, mine):
+        raise ValueError(
+            f"`{call}({name}=...)`: rank {rank} was given {other:.80}, rank 0 "
+            f"{first:.80}: expected the same on all ranks. Call `{call}` with one set "
+            "of arguments everywhere."
+        )
+
+
+def differences(
+    comm: Any, values: Mapping[str, Any]
+) -> Iterator[tuple[str, int, Any, Any]]:
+    """Yield (name, rank, its value, that of rank 0), the same on every rank.
+
+    Communication: one allgather of the values.
+    """
+    every = comm.allgather(dict(values))
+    for name in values:
         for rank, other in enumerate(every):
-            if other[name] != first:
-                raise ValueError(
-                    f"`{call}({name}=...)`: rank {rank} was given {other[name]:.80}, "
-                    f"rank 0 {first:.80}: expected the same on all ranks. Call "
-                    f"`{call}` with one set of arguments everywhere."
-                )
+            if other[name] != every[0][name]:
+                yield name, rank, other[name], every[0][name]
 
 
 def _in_words(value: Any, *, arrays: bool) -> str:

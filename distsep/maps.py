@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from distsep.agreement import differences
 from distsep.data.observation import Observation
 from distsep.data.observation_store import one_noise
 from distsep.data.source import ArraySource, StoreSource, placed
@@ -72,11 +73,8 @@ def _require_one_sky(observation: Observation, comm: Any) -> None:
         "bands": observation.instrument.bands,
         "nu": tuple(np.ravel(observation.instrument.nu)),
     }
-    for rank, other in enumerate(comm.allgather(what)):
-        for name, value in what.items():
-            if other[name] != value:
-                raise ValueError(
-                    f"`separate(observation=..., comm=...)`: rank {comm.rank} has "
-                    f"{name} {value!r}, rank {rank} has {other[name]!r}: expected "
-                    "parts of one data set."
-                )
+    for name, rank, other, first in differences(comm, what):
+        raise ValueError(
+            f"`separate(observation=..., comm=...)`: rank {rank} has {name} {other!r}, "
+            f"rank 0 has {first!r}: expected parts of one data set."
+        )

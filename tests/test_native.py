@@ -48,11 +48,12 @@ def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW, nkind=2):
 @pytest.mark.parametrize(
     ("ncomp", "template", "nregional", "tile"),
     [
-        *((n, (), 0, 64) for n in range(1, 7)),
-        *((3, (), 0, tile) for tile in (8, 16, 24, 32, 256)),
-        *((3, (1, 0, 1), 0, tile) for tile in (8, 64)),
+        *((n, (), 0, tile) for n in (1, 3, 6) for tile in (8, 24, 64, 256)),
+        *((3, (1, 0, 1), 0, tile) for tile in (8, 24, 64, 256)),
+        *((2, (0, 1, 1), 2, tile) for tile in (8, 24, 64, 256)),
+        *((n, (), 0, 64) for n in (2, 4, 5)),
+        *((3, (), 0, tile) for tile in (16, 32)),
         (5, (1, 0, 1), 0, 24),
-        *((2, (0, 1, 1), 2, tile) for tile in (24, 64)),
     ],
 )
 def test_sums_over_samples_with_their_own_variances(ncomp, template, nregional, tile):

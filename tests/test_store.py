@@ -211,10 +211,10 @@ def test_an_unfinished_store_is_refused(tmp_path):
 
 def test_what_is_no_store_says_so(tmp_path):
     zarr.create_group(tmp_path / "other.zarr")
-    with pytest.raises(FileNotFoundError, match="other.zarr is not a distsep store"):
-        store.read(tmp_path / "other.zarr")
-    with pytest.raises(FileNotFoundError, match="there is no .*nothing.zarr"):
-        store.read(tmp_path / "nothing.zarr")
+    for name in ("nothing.zarr", "other.zarr"):
+        with pytest.raises(FileNotFoundError, match="not a distsep store") as error:
+            store.read(tmp_path / name)
+        assert ("there is no such" in str(error.value)) == (name == "nothing.zarr")
 
 
 HEADERS = {
