@@ -11,6 +11,7 @@ import pytest
 
 import distsep
 from distsep.data import source
+from distsep.data.blocks import Grid
 from distsep.parallel import serial
 
 
@@ -134,6 +135,37 @@ def test_ranks_that_see_another_depth_first_agree(comm):
     for name, value in alone.parameters.items():
         off = abs(float(found.parameters[name]) - float(value))
         assert off < 1e-9 * float(alone.sigma[name])
+
+
+def test_whole_chunks_of_proportional_depths(comm):
+    """Every rank finds a shape of its own; a third lack a band, in some places."""
+    rng = np.random.default_rng(73)
+    npix = 13_001
+    maps = rng.normal(size=(len(bits.NU), 2, npix))
+    maps[3, :, ::3] = np.nan
+    depths = np.linspace(1, 2, len(bits.NU))[:, None, None]
+    variance = depths * rng.uniform(1, 10, npix)
+
+    def found(comm):
+        mine = slice(*Grid.of(npix).rank_pixels(comm.rank, comm.size))
+        observation = distsep.Observation(
+            maps[..., mine],
+            distsep.Instrument(nu=bits.NU),
+            stokes="QU",
+            nside=64,
+            ordering="NEST",
+            cell_ids=np.arange(npix)[mine],
+            noise_variance=variance[..., mine],
+        )
+        result = distsep.separate(bits.laws(), observation, priors=PRIOR, comm=comm)
+        return mine, result
+
+    mine, result = found(comm)
+    _, alone = found(serial())
+    assert result.reduced is not None
+    assert result.covariance.tobytes() == alone.covariance.tobytes()
+    assert result.chi2_total == alone.chi2_total
+    np.testing.assert_array_equal(result.amplitudes, alone.amplitudes[..., mine])
 
 
 def test_ranks_of_different_skies_are_refused(comm):

@@ -11,7 +11,7 @@ import zarr
 
 from distsep.data import store
 from distsep.data.blocks import Grid
-from distsep.data.noise import Noise
+from distsep.data.noise import Noise, noise_from_variance
 from distsep.data.observation import Observation
 from distsep.data.plain import plain
 from distsep.data.result import Result
@@ -103,18 +103,25 @@ def test_every_rank_writes_and_reads_its_own(comm, shared_tmp_path, kind):
     comm.barrier()
 
 
-def test_ranks_with_shapes_of_their_own_share_per_pixel_noise(comm, shared_tmp_path):
-    """Shape and weight that a rank factorised from its own pixels may differ."""
+def test_ranks_with_shapes_of_their_own_write_what_one_would(comm, shared_tmp_path):
+    """Shape and weight that a rank factorised from its own pixels differ."""
     whole, path = observation("weighted"), shared_tmp_path / "sky.zarr"
-    mine = cut(whole, *GRID.rank_pixels(comm.rank, comm.size))
-    factor = 2.0**comm.rank
-    own = Noise(mine.noise.shape * factor, "uniform", mine.noise.weight / factor)
-    store.save_observation(mine.replace(noise=own), path, comm=comm)
-    noise = store.open_observation(path).read().noise
-    shape = noise.shape if noise.kind == "pixel" else noise.shape[..., None]
-    weight = 1.0 if noise.weight is None else noise.weight
-    expected = whole.noise.shape[..., None] * whole.noise.weight
-    np.testing.assert_array_equal(shape * weight, expected)
+    variance = 1 / (whole.noise.shape[..., None] * whole.noise.weight)
+    mine = slice(*GRID.rank_pixels(comm.rank, comm.size))
+    own = noise_from_variance(variance[..., mine])
+    store.save_observation(
+        cut(whole, mine.start, mine.stop).replace(noise=own), path, comm=comm
+    )
+    noise, expected = (
+        store.open_observation(path).read().noise,
+        noise_from_variance(variance),
+    )
+    assert expected.weight is not None
+    np.testing.assert_array_equal(noise.shape, expected.shape)
+    np.testing.assert_array_equal(noise.weight, expected.weight)
+    np.testing.assert_allclose(
+        noise.shape[..., None] * noise.weight, 1 / variance, rtol=4e-15
+    )
     comm.barrier()
 
 

@@ -104,12 +104,25 @@ def _factorise(invN: np.ndarray) -> Noise:
     if not reference.any():
         return Noise(np.array(invN), "pixel")
     shape = invN[:, :, np.argmax(reference)]
+    if (invN == shape[:, :, None]).all():
+        return Noise(shape.copy(), "uniform")
+    shape = unit_shape(shape)
     ratio = invN / shape[:, :, None]
-    weight = ratio.max((0, 1))
+    # A pixel's weight does not depend on the others where it saw the first band.
+    weight = np.where(seen[0, 0], invN[0, 0] / shape[0, 0], ratio.max((0, 1)))
     same = np.abs(ratio - weight) <= 8 * np.finfo(float).eps * weight
     if not (same | ~seen).all():
         return Noise(np.array(invN), "pixel")
-    return Noise(shape.copy(), "uniform", None if (weight == 1).all() else weight)
+    return Noise(shape, "uniform", weight)
+
+
+def unit_shape(shape: np.ndarray) -> np.ndarray:
+    """Scale a shape so that its first entry is a power of two.
+
+    The weights of its pixels, in units of that, are the first band's inverse variance
+    without rounding: the same bits whichever pixel the shape is from.
+    """
+    return shape / (2 * np.frexp(shape.flat[0])[0])
 
 
 def noise_from_inverse(invN, nfreq: int, nstokes: int, npix: int) -> Noise:

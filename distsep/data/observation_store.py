@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distsep.data.noise import Noise
+from distsep.data.noise import Noise, unit_shape
 from distsep.data.observation import Observation
 from distsep.data.store_header import (
     NOISE_DIMS,
@@ -211,11 +211,12 @@ def one_noise(observation: Observation, comm: Comm) -> Noise:
     if all(_same(noise, seen[0]) for noise in seen):
         return own if observation.npix else seen[0]
     if all(_alike(noise, seen[0]) for noise in seen):
+        shape = unit_shape(seen[0].shape)
         if not observation.npix:
-            return Noise(seen[0].shape, "uniform", np.zeros(0))
-        factor = np.full(observation.npix, own.shape.sum() / seen[0].shape.sum())
+            return Noise(shape, "uniform", np.zeros(0))
+        factor = np.full(observation.npix, own.shape.flat[0] / shape.flat[0])
         weight = factor if own.weight is None else factor * own.weight
-        return Noise(seen[0].shape, "uniform", weight)
+        return Noise(shape, "uniform", weight)
     shape = own.shape
     if not own.kind.endswith("pixel"):
         shape = np.repeat(shape[..., None], observation.npix, axis=-1)
