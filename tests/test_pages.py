@@ -56,6 +56,42 @@ def test_a_file_written_row_by_row_holds_the_rows_one_after_another(
         np.testing.assert_array_equal(found, whole[:, 4:20].ravel())
 
 
+def test_a_file_in_memory_is_not_copied_and_never_changed(tmp_path):
+    file, numbers = tmp_path / "chunk", np.arange(70_000.0)
+    numbers.tofile(file)
+    held = chunk_files.in_memory(file, "<f8")
+    if held is None:
+        pytest.skip("this system does not say which files it holds in memory")
+    np.testing.assert_array_equal(held, numbers)
+    held[5] = -1.0
+    np.testing.assert_array_equal(np.fromfile(file), numbers)
+    # A store that is replaced while someone looks at the old one.
+    np.zeros(70_000).tofile(tmp_path / "new")
+    (tmp_path / "new").rename(file)
+    assert (held[4], held[5], held[-1]) == (4.0, -1.0, 69_999.0)
+
+
+@pytest.mark.parametrize("lost", ["the system cannot say", "one page is on the disk"])
+def test_a_file_that_is_not_in_memory_is_read(tmp_path, monkeypatch, lost):
+    file = tmp_path / "chunk"
+    np.arange(70_000.0).tofile(file)
+
+    class System:
+        def __init__(self):
+            self.asked = 0
+
+        def mincore(self, _address, _length, held):
+            self.asked += 1
+            held._obj.value = self.asked != 7
+            return -1 if lost == "the system cannot say" else 0
+
+    system = System()
+    monkeypatch.setattr(chunk_files, "_libc", lambda: system)
+    assert chunk_files.in_memory(file, "<f8") is None
+    (tmp_path / "empty").touch()
+    assert chunk_files.in_memory(tmp_path / "empty", "<f8") is None
+
+
 def test_threads_that_ask_at_once_get_memory_of_their_own():
     """Each writes its own number into all it was given, again and again."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from distsep.data import store
+from distsep.data import store, zarr_group
 from distsep.data.blocks import Grid
 from distsep.data.noise import Noise, noise_from_variance
 from distsep.data.observation import Observation
@@ -90,6 +90,18 @@ def test_round_trip(tmp_path, kind, dtype):
         start, stop = GRID.chunk_range(first)[0], GRID.chunk_range(last - 1)[1]
         assert_same(opened.read(first, last), cut(whole, start, stop))
     assert opened.read(3, 3).npix == 0
+
+
+def test_chunks_in_passing_are_the_same(tmp_path, monkeypatch):
+    """From the memory of the system, from the disk, and the last, which is short."""
+    path = tmp_path / "sky.zarr"
+    store.save_observation(observation("pixel"), path)
+    opened = store.open_observation(path)
+    for held in (zarr_group.in_memory, lambda *_: None):
+        monkeypatch.setattr(zarr_group, "in_memory", held)
+        for first in range(GRID.nchunks):
+            found = opened.read(first, first + 1, passing=True)
+            assert_same(found, opened.read(first, first + 1))
 
 
 @pytest.mark.parametrize("kind", KINDS)

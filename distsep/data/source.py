@@ -18,7 +18,8 @@ from distsep.data.stored_observation import StoredObservation
 # Maps of a rank up to this size stay in memory, packed, between passes [bytes].
 RESIDENT = 2**29
 # A part of a streamed store has about this size [bytes]: Python's share is small then.
-PART = 2**25
+# One chunk of a large store has it: a file that need not be copied.
+PART = 2**23
 
 
 class ArraySource:
@@ -78,8 +79,10 @@ class StoreSource:
 
     def load(self, part: int) -> Observation:
         """Read the maps of a part; masked pixels are NaN in every band."""
-        obs = self.header.read(*self._runs[part])
-        if self._used is None:
+        whole = self._used is None
+        passing = whole and not self.resident
+        obs = self.header.read(*self._runs[part], passing=passing)
+        if whole:
             return obs
         obs.d[..., ~self.used(obs.cell_ids)] = np.nan  # read for this pass alone
         return obs
@@ -178,11 +181,11 @@ class PairSource:
 
 
 def ahead(function: Callable, items: Iterable, workers: int = 1) -> Iterator:
-    """Yield `function(item)` in order; threads make so many of the next meanwhile."""
+    """Yield `function(item)` in order; so many threads make the next meanwhile."""
     coming: deque[Future] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
-            full = len(coming) == workers
+            full = len(coming) > workers  # one waits, so that no thread does
             result = coming.popleft().result() if full else None
             coming.append(pool.submit(function, item))
             if full:

@@ -108,8 +108,16 @@ class StoredObservation:
         """Observed pixels of the whole data set."""
         return self.grid.npix
 
-    def read(self, first: int = 0, last: int | None = None) -> Observation:
+    def read(
+        self, first: int = 0, last: int | None = None, *, passing: bool = False
+    ) -> Observation:
         """Read the chunks [first, last); by default all of them.
+
+        Args:
+            first: First chunk.
+            last: The chunk after the last.
+            passing: Wanted for a moment, while the store is not changed: see
+                `GroupReader.read`.
 
         Raises:
             OSError: if a chunk is missing or truncated; the file is named.
@@ -119,9 +127,11 @@ class StoredObservation:
         weighted = "weight" in reader.names
         weight = reader.read("weight", first, last) if weighted else None
         return Observation.from_canonical(
-            d=reader.read("maps", first, last),
+            d=reader.read("maps", first, last, passing=passing),
             noise=Noise(
-                reader.read("inverse_noise", first, last), self.noise_kind, weight
+                reader.read("inverse_noise", first, last, passing=passing),
+                self.noise_kind,
+                weight,
             ),
             cell_ids=reader.read("cell_ids", first, last),
             grid=self.grid,

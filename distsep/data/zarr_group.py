@@ -20,7 +20,13 @@ import zarr
 
 from distsep.data import pages
 from distsep.data.blocks import Grid
-from distsep.data.chunk_files import check_file, chunk_file, read_rows, write_rows
+from distsep.data.chunk_files import (
+    check_file,
+    chunk_file,
+    in_memory,
+    read_rows,
+    write_rows,
+)
 from distsep.data.plain import plain
 from distsep.data.zarr_header import Header, damaged, is_json, read_header
 from distsep.parallel import Comm, serial
@@ -305,8 +311,17 @@ class GroupReader:
         """Return the type of the numbers of an array."""
         return self._array(name).dtype
 
-    def read(self, name: str, first: int = 0, last: int | None = None) -> np.ndarray:
+    def read(
+        self, name: str, first: int = 0, last: int | None = None, *, passing=False
+    ) -> np.ndarray:
         """Read the chunks [first, last) of an array, or an array without pixels.
+
+        Args:
+            name: Of the array.
+            first: First chunk.
+            last: The chunk after the last; None: all.
+            passing: Wanted for a moment: one chunk need not be copied from the memory
+                of the system.
 
         Raises:
             OSError: if a chunk file is missing or truncated; it is named.
@@ -323,7 +338,13 @@ class GroupReader:
         stop = self.grid.chunk_range(last - 1)[1] if last > first else 0
         # Plain numbers, little-endian.
         plain = array.dtype.newbyteorder("<")
-        out = pages.empty((*array.shape[:-1], stop - start), plain)
+        shape = *array.shape[:-1], stop - start
+        if passing and last - first == 1 and stop - start == array.chunks[-1]:
+            file = chunk_file(self.path, name, array, first)
+            check_file(file, array)
+            if (held := in_memory(file, plain)) is not None:
+                return held.reshape(shape)
+        out = pages.empty(shape, plain)
         rows = out.reshape(math.prod(array.shape[:-1]), stop - start)
         for chunk in range(first, last):
             file = chunk_file(self.path, name, array, chunk)

@@ -149,7 +149,7 @@ class Survey:
         self._whitened = whitening.white is not None
         self._whitening = devices.replicate(whitening)
         self.template = tuple(template)
-        self._packed = often
+        self._packed, self._resident = often, resident
         self._arrays = self._pack if often else self._raw
         self._kept: list[tuple[Part, Any, Any]] | None = None
         if resident:
@@ -159,8 +159,10 @@ class Survey:
     def _raw(self, i: int) -> tuple[Part, RawMaps, Lanes]:
         part = self._load(i)
         padded = self._devices.padded(part.layout.pool.shape[0])
-        maps = self._devices.spread_maps(raw_maps(part, self._joint, padded))
-        return part, maps, self._devices.spread(lanes_of(part, padded))
+        maps, lanes = raw_maps(part, self._joint, padded), lanes_of(part, padded)
+        if not self._resident:  # a program takes them over: quicker, if used once
+            return part, maps, lanes
+        return part, self._devices.spread_maps(maps), self._devices.spread(lanes)
 
     def _pack(self, i: int) -> tuple[Part, tuple, Block]:
         part, maps, lanes = self._raw(i)
