@@ -37,6 +37,8 @@ _EVERY_CHUNK = {"array.write_empty_chunks": True}
 CELLS = "cells"
 # Chunks that wait to be written, of all arrays together.
 _MOST_WAITING = 8
+# Files that are written at once: a system may take its time to find memory for them.
+_WRITERS = 2
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class GroupWriter:
         with zarr.config.set(_EVERY_CHUNK):
             self._group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
             self._arrays: dict[str, Any] = {n: self._group[n] for n in arrays}
-        self._thread = ThreadPoolExecutor(1)
+        self._threads = ThreadPoolExecutor(_WRITERS)
         self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> Any:
@@ -121,7 +123,7 @@ class GroupWriter:
         """Leave the store incomplete if something failed; `finish` completes it."""
 
     def write(self, name: str, chunk: int, values: np.ndarray) -> None:
-        """Write the pixels of one chunk of one array, in a thread of its own.
+        """Write the pixels of one chunk of one array, in another thread.
 
         An error of the disk is raised by a later call, or by `finish`.
 
@@ -139,7 +141,7 @@ class GroupWriter:
                 f"{np.shape(values)}."
             )
         self._wait(_MOST_WAITING)
-        self._waiting.append(self._thread.submit(self._put, name, chunk, values))
+        self._waiting.append(self._threads.submit(self._put, name, chunk, values))
 
     def _put(self, name: str, chunk: int, values: np.ndarray) -> None:
         """Write a chunk file: plain numbers, little-endian, the last one filled up."""
@@ -174,7 +176,7 @@ class GroupWriter:
         Communication: barriers before and after rank 0 writes.
         """
         self._wait(0)
-        self._thread.shutdown()
+        self._threads.shutdown()
         self._comm.barrier()
         if self._comm.rank == 0:
             with zarr.config.set(_EVERY_CHUNK):
