@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -74,17 +75,23 @@ def worker(script: str, task: dict[str, Any], *, cores: int | None = None, **how
         script: File of this folder.
         task: What to do.
         cores: Processor cores it may use; all by default.
-        how: `python` (of another environment), `launcher` (words before it),
-            `timeout` [s], `env`.
+        how: `python` (of another environment), `ranks` of it, `timeout` [s], `env`.
 
     Returns:
         The answer, or `{"failed": why}`.
     """
     allowed = sorted(os.sched_getaffinity(0))[: cores or None]
+    launcher: list[str] = []
+    if "ranks" in how:
+        folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        mpirun = shutil.which("mpirun", path=folder)
+        if mpirun is None:
+            return {"failed": "no mpirun"}
+        launcher = [mpirun, "-n", str(how["ranks"])]
     command = [
-        *how.get("launcher", ()),
+        *launcher,
         str(how.get("python", sys.executable)),
-        *(["-m", "mpi4py"] if how.get("launcher") else []),
+        *(["-m", "mpi4py"] if launcher else []),
         str(HERE / script),
         "--worker",
         json.dumps(task),

@@ -9,9 +9,6 @@ picture.
 """
 
 import os
-import shutil
-import sys
-from pathlib import Path
 
 import bench
 import model
@@ -42,16 +39,9 @@ def work(task):
 
 def own_sky(task, comm, noise):
     """The pixels of this rank of one sky: the same sky on any number of ranks."""
-    from distsep.data.blocks import Grid
-
     cells = np.arange(task["npix"])
     sky = skies.make(task["nside"], noise=noise, cell_ids=cells)
-    rank, size = (0, 1) if comm is None else (comm.rank, comm.size)
-    start, stop = Grid.of(task["npix"]).rank_pixels(rank, size)
-    sky.d, sky.cell_ids = sky.d[..., start:stop], cells[start:stop]
-    if noise == "pixel":
-        sky.variance = sky.variance[..., start:stop]
-    return sky
+    return sky if comm is None else sky.part(comm.rank, comm.size)
 
 
 def passes_of(task, comm):
@@ -95,11 +85,7 @@ def launch(args, ranks, task):
     task = {"repeats": args.repeats, **task}
     if ranks == 1:
         return passes_of(task, None) if args.smoke else bench.worker("scaling.py", task)
-    folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    mpirun = shutil.which("mpirun", path=folder)
-    if mpirun is None:
-        return {"failed": "no mpirun"}
-    return bench.worker("scaling.py", task, launcher=[mpirun, "-n", str(ranks)])
+    return bench.worker("scaling.py", task, ranks=ranks)
 
 
 def series(args, kind, layouts, nside, npix_of, sizes=()):

@@ -4,12 +4,13 @@ Amplitudes and noise are white; the emission laws are distsep's own. What is dra
 be handed to a peer as an npz file (`save`, `load`): frequencies, maps, noise, patches.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 import distsep
+from distsep.data.blocks import Grid
 
 KINDS = ("Dust.beta_d", "Dust.temp", "Synchrotron.beta_pl")
 START = np.array([1.54, 20.0, -3.0])
@@ -70,6 +71,18 @@ class Sky:
             ordering="NEST",
             cell_ids=None if self.whole else self.cell_ids,
             noise_variance=None if uniform else self.variance,
+        )
+
+    def part(self, rank: int, size: int) -> "Sky":
+        """Return the pixels of one rank, whole chunks."""
+        pixels = slice(*Grid.of(len(self.cell_ids)).rank_pixels(rank, size))
+        varies = self.variance.shape[-1] > 1
+        return replace(
+            self,
+            d=self.d[..., pixels],
+            variance=self.variance[..., pixels] if varies else self.variance,
+            patch=None if self.patch is None else self.patch[:, pixels],
+            cell_ids=self.cell_ids[pixels],
         )
 
     def save(self, path: Path) -> Path:

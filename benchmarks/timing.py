@@ -63,6 +63,7 @@ def measure(
     repeats: int = 5,
     comm: Any = None,
     most: float = 120.0,
+    least: float = 0.2,
 ) -> Timing:
     """Time a function.
 
@@ -70,6 +71,8 @@ def measure(
         function: Takes nothing; its arrays are waited for.
         repeats: Calls after the first.
         comm: Ranks that all call this.
+        least: Seconds that the repeats take, if there are several: short calls are
+            repeated more often.
         most: Seconds after which no further repeat is begun. A function whose first
             call takes longer is not repeated: that call is all there is.
 
@@ -78,7 +81,8 @@ def measure(
     first, cpu = once(function, comm)
     walls, cpus = [], []
     # Decided on reduced numbers: every rank makes the same number of calls.
-    while len(walls) < repeats and first + sum(walls) < most:
+    least = least if repeats > 1 else 0.0
+    while (len(walls) < repeats or sum(walls) < least) and first + sum(walls) < most:
         wall, cpu = once(function, comm)
         walls.append(wall)
         cpus.append(cpu)

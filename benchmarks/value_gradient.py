@@ -2,11 +2,12 @@
 
 Nothing reduces here: each step of a fit sees all maps. Competitors: furax, fgbuster
 (its algebra), and the plain numpy normal equations of `reference.py`, each in a process
-of its own on the same arrays, on 1 core and on 2 (numpy on 1: two would take half its
-time at best, and that is what two cores are compared with). Bytes: maps and inverse
-variances once each, against the measured bandwidth of memory. The values and gradients
-are compared before a time is printed. `kernel` is the compiled pass alone; `step` is
-what a fit waits for. Where the noise is uniform the data reduce: that step is timed
+of its own on the same arrays, on 1 core and on 2: two devices of one rank, or two ranks
+(numpy on 1: two would take half its time at best, and that is what two
+cores are compared with). Bytes: maps and inverse variances once each, against the
+measured bandwidth of memory. The values and gradients are compared before a time is
+printed. `kernel` is the compiled pass alone; `step` is what a fit waits for, the sum
+over ranks included. Where the noise is uniform the data reduce: that step is timed
 beside furax's too.
 """
 
@@ -23,7 +24,6 @@ SIGNIFICANT = 1e-8  # relative to the largest component of the gradient
 
 def work(task):
     """One competitor on one sky: distsep or the reference."""
-    cores = task["cores"]
     sky = skies.load(task["data"])
     if task["who"] == "numpy":
         invN = 1 / sky.variance
@@ -36,33 +36,40 @@ def work(task):
 
         timed = timing.measure(step, task["repeats"], most=60.0)
         return {
+            "answers": True,
             "timing": timed.to_dict(),
             "value": found[0],
             "gradient": [g.tolist() for g in found[1]],
         }
-    if not task.get("here"):
-        bench.use_devices(cores)
-    return distsep_pass(sky, task["repeats"], 1 if task.get("here") else cores)
+    if task.get("here"):
+        return distsep_pass(sky, task["repeats"], 1, None)
+    bench.use_devices(task["devices"])
+    from distsep.parallel import launched_by_mpi, world
+
+    comm = world() if launched_by_mpi() else None
+    return distsep_pass(sky, task["repeats"], task["devices"], comm)
 
 
-def distsep_pass(sky, repeats, devices):
+def distsep_pass(whole, repeats, devices, comm):
     """Prepare once; time the step, and the compiled pass alone."""
     import passes
 
     from distsep.inference.likelihood import block_value_gradient
 
+    sky = whole if comm is None else whole.part(comm.rank, comm.size)
     p = passes.prepare(
-        sky.observation(), skies.components(), sky.patches, None, devices
+        sky.observation(), skies.components(), sky.patches, comm, devices
     )
-    x = np.concatenate(sky.start)
-    timed = timing.measure(lambda: p.value_gradient(x), repeats)
+    x = np.concatenate(whole.start)
+    timed = timing.measure(lambda: p.value_gradient(x), repeats, comm)
     tables = p.problem.model.tables(x)
     kernel = timing.measure(
-        lambda: list(p.survey.outputs(block_value_gradient, tables)), repeats
+        lambda: list(p.survey.outputs(block_value_gradient, tables)), repeats, comm
     )
     value, gradient = p.value_gradient(x)
-    cuts = np.cumsum([len(v) for v in sky.start])[:-1]
+    cuts = np.cumsum([len(v) for v in whole.start])[:-1]
     return {
+        "answers": comm is None or comm.rank == 0,
         "timing": timed.to_dict(),
         "kernel": kernel.to_dict(),
         "value": float(value),
@@ -87,11 +94,14 @@ def sky_of(case, nside):
 def main():
     """Measure."""
     if (task := bench.asked()) is not None:
-        return bench.answer(**work(task))
+        found = work(task)
+        return bench.answer(**found) if found["answers"] else None
     args = bench.arguments(
         __doc__, nside=(64, 128, 256, 512), smoke=(8,), most_peer=128
     )
     all_cores = (1,) if args.smoke else (1, 2)
+    # Cores as ranks and devices of each.
+    cuts = ((1, 1),) if args.smoke else ((1, 1), (1, 2), (2, 1))
     size = 2**20 if args.smoke else memory.SIZE
     speed = {n: memory.bandwidth(n, size, args.repeats) for n in all_cores}
     rows, others = [], []
@@ -104,8 +114,10 @@ def main():
             task = {"data": str(data), "repeats": args.repeats}
             plain = run(args, "numpy", {**task, "cores": 1})
             check(plain, value, gradient)
-            for cores in all_cores:
-                ours = run(args, "distsep", {**task, "cores": cores})
+            for ranks, devices in cuts:
+                cores = ranks * devices
+                how = {"cores": cores, "ranks": ranks, "devices": devices}
+                ours = run(args, "distsep", {**task, **how})
                 check(ours, value, gradient)
                 mine, kernel = ours["timing"], ours["kernel"]
                 rate = nbytes / mine["median"] / 1e9
@@ -114,6 +126,7 @@ def main():
                         case,
                         nside,
                         cores,
+                        f"{ranks} x {devices}",
                         bench.spread(timing.Timing(**mine)),
                         bench.seconds(kernel["median"]),
                         f"{rate:.2f}",
@@ -123,6 +136,8 @@ def main():
                         bench.seconds(timing.Timing(**mine).compilation),
                     ]
                 )
+                if ranks > 1:
+                    continue
                 row = [case, nside, cores]
                 row += peer(args, "furax", sky, data, cores, mine, gradient)
                 row += peer(args, "fgbuster", sky, data, cores, mine, gradient)
@@ -146,6 +161,7 @@ def main():
                 "parameters",
                 "nside",
                 "cores",
+                "ranks x devices",
                 "step, median (range)",
                 "kernel alone",
                 "GB/s of the step",
@@ -210,7 +226,8 @@ def run(args, who, task):
     task = {**task, "who": who}
     if args.smoke:
         return work({**task, "here": True})
-    return bench.worker("value_gradient.py", task, cores=task["cores"])
+    ranks = {"ranks": task["ranks"]} if task.get("ranks", 1) > 1 else {}
+    return bench.worker("value_gradient.py", task, cores=task["cores"], **ranks)
 
 
 def check(found, value, gradient):

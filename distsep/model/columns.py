@@ -139,8 +139,7 @@ def _dense(
     table: dict[tuple[int, ...], Array], shape: tuple[int, ...], value: Array
 ) -> Array:
     """Entries (freq,) at places (..., comp), zero elsewhere -> (..., freq, comp)."""
-    index = np.zeros(shape, dtype=int)
-    for place, key in enumerate(table, start=1):
-        index[key] = place
-    entries = jnp.stack([jnp.zeros_like(value[:, 0]), *table.values()])
-    return jnp.swapaxes(entries[index], -1, -2)
+    out = jnp.zeros((*shape[:-1], len(value), shape[-1]))
+    for (*kinds, column), x in table.items():
+        out = out.at[(*kinds, slice(None), column)].set(x)
+    return out

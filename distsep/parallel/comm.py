@@ -8,6 +8,7 @@ import functools
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -86,12 +87,12 @@ class Comm:
         if self.size == 1 or not leaves:
             return jax.tree.unflatten(tree, leaves)
         flat = np.concatenate([x.ravel() for x in leaves])
-        device = _message_device()
+        place = _message_place()
         # Waits for each: an error belongs to this call, and no message of Python may
         # overtake one that is still queued.
         total = np.concatenate(
             [
-                self._allreduce(jax.device_put(flat[i : i + _LARGEST_MESSAGE], device))
+                self._allreduce(place(flat[i : i + _LARGEST_MESSAGE]))
                 for i in range(0, max(flat.size, 1), _LARGEST_MESSAGE)
             ]
         )
@@ -279,14 +280,17 @@ def _jitted_allreduce(mpi: Any) -> Any:
     return jax.jit(lambda x: mpi4jax.allreduce(x, op=MPI.SUM, comm=mpi))
 
 
-def _message_device() -> Any:
-    """First local device, or the host where mpi4jax was built without CUDA."""
+def _message_place() -> Callable[[np.ndarray], Any]:
+    """Put a message on the host where mpi4jax was built without CUDA; else leave it.
+
+    The program takes it over to the first local device, quicker than by hand.
+    """
     import mpi4jax
 
-    device = jax.local_devices()[0]
-    if device.platform == "cpu" or mpi4jax.has_cuda_support():
-        return device
-    return jax.local_devices(backend="cpu")[0]
+    if jax.default_backend() == "cpu" or mpi4jax.has_cuda_support():
+        return lambda x: x
+    host = jax.local_devices(backend="cpu")[0]
+    return lambda x: jax.device_put(x, host)
 
 
 def _check_summable(x: Any) -> None:
