@@ -162,6 +162,7 @@ def separate(
     )
     clock("fit")
     errors = uncertainty(objective, found.local)
+    objective.release()  # the result keeps what was found, not the maps
     clock("errors")
 
     comm.require_same("beta", found.x)

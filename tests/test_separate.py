@@ -1,5 +1,7 @@
 """Whole separations of small skies against dense matrices, for every kind of noise."""
 
+import gc
+import weakref
 from functools import cache
 
 import dense
@@ -11,6 +13,7 @@ import distsep
 import distsep.flow
 from distsep.data.healpix import nest_to_ring
 from distsep.data.observation import UNSEEN
+from distsep.inference.passes import Survey
 
 NSIDE, NPIX, NF = 4, 192, len(NU)
 DEPTH = np.array([30.0, 20.0, 12.0, 8.0, 9.0, 14.0, 40.0]) * 40  # uK arcmin: few pixels
@@ -303,6 +306,25 @@ def test_fixed_by_name_or_in_the_component_is_the_same():
     )
     assert result.names == NAMES
     assert in_sigma(result, plain()).max() < 1e-4
+
+
+@pytest.mark.parametrize("reduce", [True, False])
+def test_a_result_does_not_hold_the_packed_maps(monkeypatch, reduce):
+    """Nor wait for the collector of garbage: a campaign would need twice the memory."""
+    seen, make = [], Survey.__init__
+
+    def watched(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        seen.append(weakref.ref(self))
+
+    monkeypatch.setattr(Survey, "__init__", watched)
+    gc.disable()
+    try:
+        result = separate(observe(), reduce=reduce)
+        assert [survey() for survey in seen] == [None]
+    finally:
+        gc.enable()
+    assert result.converged
 
 
 def test_what_distsep_offers_is_listed():

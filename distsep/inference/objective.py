@@ -111,6 +111,10 @@ class Objective:
             hessian.reshape(npool, n, n),
         )
 
+    def release(self) -> None:
+        """Let the samples go: what was found at points stays, no pass can follow."""
+        self.passes = _released
+
     def _scatter(self, per_pool):
         n = self.parameters.number
         return np.bincount(self.index.ravel(), weights=per_pool.ravel(), minlength=n)
@@ -137,3 +141,7 @@ class Objective:
             gauge = sparse.csc_matrix(self.gauge)
             matrix = (matrix + gauge @ gauge.T).tocsc()
         return matrix
+
+
+def _released(*_):
+    raise RuntimeError("`Objective.passes`: the samples were released.")

@@ -150,11 +150,14 @@ class Survey:
         self._whitening = devices.replicate(whitening)
         self.template = tuple(template)
         self._packed, self._resident = often, resident
-        self._arrays = self._pack if often else self._raw
         self._kept: list[tuple[Part, Any, Any]] | None = None
         if resident:
             self._kept = [*map(self._arrays, self._parts)]
             _enlarge([blocks for *_, blocks in self._kept] if often else [])
+
+    def _arrays(self, i: int) -> tuple[Part, Any, Any]:
+        """A part, its maps and its lanes; or, packed, its samples."""
+        return self._pack(i) if self._packed else self._raw(i)
 
     def _raw(self, i: int) -> tuple[Part, RawMaps, Lanes]:
         part = self._load(i)
