@@ -82,7 +82,7 @@ def worker(script: str, task: dict[str, Any], *, cores: int | None = None, **how
     """
     allowed = sorted(os.sched_getaffinity(0))[: cores or None]
     launcher: list[str] = []
-    if "ranks" in how:
+    if how.get("ranks", 1) > 1:
         folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         mpirun = shutil.which("mpirun", path=folder)
         if mpirun is None:

@@ -3,12 +3,12 @@
 Nothing reduces here: each step of a fit sees all maps. Competitors: furax, fgbuster
 (its algebra), and the plain numpy normal equations of `reference.py`, each in a process
 of its own on the same arrays, on 1 core and on 2: two devices of one rank, or two ranks
-(numpy on 1: two would take half its time at best, and that is what two
-cores are compared with). Bytes: maps and inverse variances once each, against the
-measured bandwidth of memory. The values and gradients are compared before a time is
-printed. `kernel` is the compiled pass alone; `step` is what a fit waits for, the sum
-over ranks included. Where the noise is uniform the data reduce: that step is timed
-beside furax's too.
+(numpy on 1: two would take half its time at best, and that is what two cores are
+compared with). Bytes: maps and inverse variances once each, against the measured
+bandwidth of memory. The values and gradients are compared before a time is printed.
+`kernel` is the compiled pass alone; `step` is what a fit waits for, the sum over ranks
+included. Where the noise is uniform the data reduce: that step is timed beside furax's
+too.
 """
 
 import bench
@@ -36,7 +36,6 @@ def work(task):
 
         timed = timing.measure(step, task["repeats"], most=60.0)
         return {
-            "answers": True,
             "timing": timed.to_dict(),
             "value": found[0],
             "gradient": [g.tolist() for g in found[1]],
@@ -51,7 +50,7 @@ def work(task):
 
 
 def distsep_pass(whole, repeats, devices, comm):
-    """Prepare once; time the step, and the compiled pass alone."""
+    """Prepare once; time the step, and the compiled pass alone. Rank 0 answers."""
     import passes
 
     from distsep.inference.likelihood import block_value_gradient
@@ -67,9 +66,10 @@ def distsep_pass(whole, repeats, devices, comm):
         lambda: list(p.survey.outputs(block_value_gradient, tables)), repeats, comm
     )
     value, gradient = p.value_gradient(x)
+    if comm is not None and comm.rank:
+        return None
     cuts = np.cumsum([len(v) for v in whole.start])[:-1]
     return {
-        "answers": comm is None or comm.rank == 0,
         "timing": timed.to_dict(),
         "kernel": kernel.to_dict(),
         "value": float(value),
@@ -95,7 +95,7 @@ def main():
     """Measure."""
     if (task := bench.asked()) is not None:
         found = work(task)
-        return bench.answer(**found) if found["answers"] else None
+        return bench.answer(**found) if found else None
     args = bench.arguments(
         __doc__, nside=(64, 128, 256, 512), smoke=(8,), most_peer=128
     )
@@ -226,8 +226,8 @@ def run(args, who, task):
     task = {**task, "who": who}
     if args.smoke:
         return work({**task, "here": True})
-    ranks = {"ranks": task["ranks"]} if task.get("ranks", 1) > 1 else {}
-    return bench.worker("value_gradient.py", task, cores=task["cores"], **ranks)
+    how = {"cores": task["cores"], "ranks": task.get("ranks", 1)}
+    return bench.worker("value_gradient.py", task, **how)
 
 
 def check(found, value, gradient):

@@ -36,6 +36,18 @@ def test_uniform_noise_is_seen(variance):
     )
 
 
+def test_uniform_noise_of_bands_that_are_missing_somewhere_needs_no_weights():
+    variance = DEPTH[:, :, None] ** 2 * np.ones(NPIX)
+    variance[2, 1, 4] = variance[0, 0, 1] = np.inf
+    noise = noise_from_variance(variance)
+    assert (noise.kind, noise.weight) == ("uniform", None)
+    np.testing.assert_array_equal(noise.shape, 1 / DEPTH**2)
+    variance[..., 2] = np.inf  # a pixel that no band saw has no weight
+    noise = noise_from_variance(variance)
+    assert noise.weight is not None
+    assert noise.weight[2] == 0
+
+
 def test_one_hit_map_for_all_bands_is_seen():
     noise = noise_from_variance(DEPTH[:, :, None] ** 2 / HITS)
     assert noise.kind == "uniform"

@@ -59,7 +59,7 @@ def test_a_file_written_row_by_row_holds_the_rows_one_after_another(
 def test_a_file_in_memory_is_not_copied_and_never_changed(tmp_path):
     file, numbers = tmp_path / "chunk", np.arange(70_000.0)
     numbers.tofile(file)
-    held = chunk_files.in_memory(file, "<f8")
+    held = pages.in_memory(file, "<f8")
     if held is None:
         pytest.skip("this system does not say which files it holds in memory")
     np.testing.assert_array_equal(held, numbers)
@@ -86,10 +86,10 @@ def test_a_file_that_is_not_in_memory_is_read(tmp_path, monkeypatch, lost):
             return -1 if lost == "the system cannot say" else 0
 
     system = System()
-    monkeypatch.setattr(chunk_files, "_libc", lambda: system)
-    assert chunk_files.in_memory(file, "<f8") is None
+    monkeypatch.setattr(pages, "_libc", lambda: system)
+    assert pages.in_memory(file, "<f8") is None
     (tmp_path / "empty").touch()
-    assert chunk_files.in_memory(tmp_path / "empty", "<f8") is None
+    assert pages.in_memory(tmp_path / "empty", "<f8") is None
 
 
 def test_threads_that_ask_at_once_get_memory_of_their_own():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from distsep.data import store, zarr_group
+from distsep.data import pages, store
 from distsep.data.blocks import Grid
 from distsep.data.noise import Noise, noise_from_variance
 from distsep.data.observation import Observation
@@ -97,8 +97,8 @@ def test_chunks_in_passing_are_the_same(tmp_path, monkeypatch):
     path = tmp_path / "sky.zarr"
     store.save_observation(observation("pixel"), path)
     opened = store.open_observation(path)
-    for held in (zarr_group.in_memory, lambda *_: None):
-        monkeypatch.setattr(zarr_group, "in_memory", held)
+    for held in (pages.in_memory, lambda *_: None):
+        monkeypatch.setattr(pages, "in_memory", held)
         for first in range(GRID.nchunks):
             found = opened.read(first, first + 1, passing=True)
             assert_same(found, opened.read(first, first + 1))

@@ -1,18 +1,12 @@
 """The files of the chunks of a zarr array: plain numbers, cut along the last axis."""
 
-import ctypes
-import mmap
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 _ROWS = 512  # that one read fills at once
-_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14
-_LOOKS = 16  # at whether a file is in memory
 
 
 def chunk_file(path: Path, name: str, array: Any, chunk: int) -> Path:
@@ -32,55 +26,6 @@ def read_rows(file: Path, rows: list[np.ndarray]) -> None:
             stream.seek(sum(row.nbytes for row in rows[:i]))
             for row in some:
                 _read_fully(stream, memoryview(row).cast("B"))
-
-
-def in_memory(file: Path, dtype: DTypeLike) -> np.ndarray | None:
-    """Return the numbers of a file that the system holds in memory, without a copy.
-
-    What is changed in the array does not reach the file. None where some of the file
-    would have to come from the disk, which a read does faster, and where the system
-    cannot say beforehand that all of it is there: its loss would end the process.
-
-    Args:
-        file: A file that nobody changes; it may be replaced or removed.
-        dtype: Type of its numbers.
-    """
-    if not hasattr(mmap, "MAP_PRIVATE"):
-        return None
-    with file.open("rb", buffering=0) as stream:
-        try:
-            memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError):  # a file system without; an empty file
-            return None
-    out = np.frombuffer(memory, dtype)
-    if not _held(out):
-        return None
-    try:
-        memory.madvise(_POPULATE_READ)
-    except OSError:
-        return None
-    return out
-
-
-def _held(x: np.ndarray) -> bool:
-    """Whether the system holds a file in memory: by some of its pages."""
-    held, start = ctypes.c_uint8(), x.__array_interface__["data"][0]
-    last = (x.nbytes - 1) // mmap.PAGESIZE
-    return all(
-        _libc().mincore(
-            ctypes.c_void_p(start + mmap.PAGESIZE * (last * i // _LOOKS)),
-            ctypes.c_size_t(1),
-            ctypes.byref(held),
-        )
-        == 0
-        and held.value & 1
-        for i in range(_LOOKS + 1)
-    )
-
-
-@cache
-def _libc() -> Any:
-    return ctypes.CDLL(None)
 
 
 def write_rows(file: Path, rows: list[np.ndarray]) -> None:

@@ -104,7 +104,7 @@ def _factorise(invN: np.ndarray) -> Noise:
     if not reference.any():
         return Noise(np.array(invN), "pixel")
     shape = invN[:, :, np.argmax(reference)]
-    if (invN == shape[:, :, None]).all():
+    if ((invN == shape[:, :, None]) | ~seen).all() and seen.any((0, 1)).all():
         return Noise(shape.copy(), "uniform")
     shape = unit_shape(shape)
     ratio = invN / shape[:, :, None]

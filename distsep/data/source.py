@@ -79,11 +79,10 @@ class StoreSource:
 
     def load(self, part: int) -> Observation:
         """Read the maps of a part; masked pixels are NaN in every band."""
-        whole = self._used is None
-        passing = whole and not self.resident
-        obs = self.header.read(*self._runs[part], passing=passing)
-        if whole:
-            return obs
+        run = self._runs[part]
+        if self._used is None:
+            return self.header.read(*run, passing=not self.resident)
+        obs = self.header.read(*run)
         obs.d[..., ~self.used(obs.cell_ids)] = np.nan  # read for this pass alone
         return obs
 

@@ -20,13 +20,7 @@ import zarr
 
 from distsep.data import pages
 from distsep.data.blocks import Grid
-from distsep.data.chunk_files import (
-    check_file,
-    chunk_file,
-    in_memory,
-    read_rows,
-    write_rows,
-)
+from distsep.data.chunk_files import check_file, chunk_file, read_rows, write_rows
 from distsep.data.plain import plain
 from distsep.data.zarr_header import Header, damaged, is_json, read_header
 from distsep.parallel import Comm, serial
@@ -332,7 +326,7 @@ class GroupReader:
         if self.dims(name)[-1:] != (CELLS,):
             if name not in self._small:
                 if array.size:
-                    check_file(chunk_file(self.path, name, array, 0), array)
+                    self._file(name, array, 0)
                 self._small[name] = np.asarray(array[...])
             return self._small[name].copy()
         last = self.grid.nchunks if last is None else last
@@ -342,15 +336,13 @@ class GroupReader:
         plain = array.dtype.newbyteorder("<")
         shape = *array.shape[:-1], stop - start
         if passing and last - first == 1 and stop - start == array.chunks[-1]:
-            file = chunk_file(self.path, name, array, first)
-            check_file(file, array)
-            if (held := in_memory(file, plain)) is not None:
+            held = pages.in_memory(self._file(name, array, first), plain)
+            if held is not None:
                 return held.reshape(shape)
         out = pages.empty(shape, plain)
         rows = out.reshape(math.prod(array.shape[:-1]), stop - start)
         for chunk in range(first, last):
-            file = chunk_file(self.path, name, array, chunk)
-            check_file(file, array)
+            file = self._file(name, array, chunk)
             a, b = (pixel - start for pixel in self.grid.chunk_range(chunk))
             if b - a < array.chunks[-1]:  # the last one is filled up
                 whole = np.fromfile(file, plain).reshape(len(rows), -1)
@@ -358,6 +350,12 @@ class GroupReader:
             else:
                 read_rows(file, [row[a:b] for row in rows])
         return out
+
+    def _file(self, name: str, array: Any, chunk: int) -> Path:
+        """Return the file of a chunk; an error if it is missing or truncated."""
+        file = chunk_file(self.path, name, array, chunk)
+        check_file(file, array)
+        return file
 
     def _array(self, name: str) -> Any:
         if name not in self.names:

@@ -8,7 +8,6 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -87,12 +86,11 @@ class Comm:
         if self.size == 1 or not leaves:
             return jax.tree.unflatten(tree, leaves)
         flat = np.concatenate([x.ravel() for x in leaves])
-        place = _message_place()
         # Waits for each: an error belongs to this call, and no message of Python may
         # overtake one that is still queued.
         total = np.concatenate(
             [
-                self._allreduce(place(flat[i : i + _LARGEST_MESSAGE]))
+                self._allreduce(_placed(flat[i : i + _LARGEST_MESSAGE]))
                 for i in range(0, max(flat.size, 1), _LARGEST_MESSAGE)
             ]
         )
@@ -280,7 +278,7 @@ def _jitted_allreduce(mpi: Any) -> Any:
     return jax.jit(lambda x: mpi4jax.allreduce(x, op=MPI.SUM, comm=mpi))
 
 
-def _message_place() -> Callable[[np.ndarray], Any]:
+def _placed(message: np.ndarray) -> Any:
     """Put a message on the host where mpi4jax was built without CUDA; else leave it.
 
     The program takes it over to the first local device, quicker than by hand.
@@ -288,9 +286,8 @@ def _message_place() -> Callable[[np.ndarray], Any]:
     import mpi4jax
 
     if jax.default_backend() == "cpu" or mpi4jax.has_cuda_support():
-        return lambda x: x
-    host = jax.local_devices(backend="cpu")[0]
-    return lambda x: jax.device_put(x, host)
+        return message
+    return jax.device_put(message, jax.local_devices(backend="cpu")[0])
 
 
 def _check_summable(x: Any) -> None:
