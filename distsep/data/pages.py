@@ -1,8 +1,8 @@
 """Arrays on whole pages of memory: of our own, or those the system holds of a file.
 
 A streamed pass reads part after part: new memory for each would be zeroed by the system
-page by page, which takes as long as reading. Our own are used again when nobody looks at
-them. JAX takes over arrays on whole pages without a copy, on a processor.
+page by page, which takes as long as reading. Our own are used again when nobody looks
+at them. JAX takes over arrays on whole pages without a copy, on a processor.
 """
 
 import ctypes
