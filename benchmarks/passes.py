@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 import distsep
-from distsep.data.source import ArraySource, placed
 from distsep.flow import local_devices
 from distsep.inference.objective import Objective
 from distsep.inference.passes import PoolSums, Survey
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
+from distsep.maps import source_of
 from distsep.parallel import serial
 from distsep.parallel.mesh import single
 from distsep.problem import Problem, set_up
@@ -74,11 +74,9 @@ def prepare(
     Communication: collective, that of `set_up`.
     """
     comm = comm or serial()
-    counts = comm.allgather(observation.npix)
-    source = ArraySource(placed(observation, comm.rank, counts))
     problem = set_up(
         components,
-        source,
+        source_of(observation, None, comm),
         comm=comm,
         patches=patches or {},
     )
