@@ -35,15 +35,32 @@ class ValueGradient {
   // out: value, then the gradient by each kind and global term.
   void operator()(long pool, long first, long nchunk, double* out) {
     const int n = find_slopes(pool);
-    if (n == 0) return tile<0>(pool, first, nchunk, out);
-    if (n == 1) return tile<1>(pool, first, nchunk, out);
-    if (n == 2) return tile<2>(pool, first, nchunk, out);
-    if (n == 3) return tile<3>(pool, first, nchunk, out);
-    if (n == 4) return tile<4>(pool, first, nchunk, out);
-    tile<MANY>(pool, first, nchunk, out);
+    if (n == MANY) return tile<MANY, false>(pool, first, nchunk, out);
+    if (n == 0) return tile<0, false>(pool, first, nchunk, out);
+    if (flat(pool))
+      few<true>(n, pool, first, nchunk, out);
+    else
+      few<false>(n, pool, first, nchunk, out);
   }
 
  private:
+  template <bool FLAT>
+  void few(int n, long pool, long first, long nchunk, double* out) {
+    if (n == 1) return tile<1, FLAT>(pool, first, nchunk, out);
+    if (n == 2) return tile<2, FLAT>(pool, first, nchunk, out);
+    if (n == 3) return tile<3, FLAT>(pool, first, nchunk, out);
+    tile<4, FLAT>(pool, first, nchunk, out);
+  }
+
+  // Whether the first column of A is 1, as that of the CMB: products with it are left
+  // out, and no bit changes.
+  bool flat(long pool) const {
+    const double* A = p_.A + pool * p_.nrow * C;
+    int f = 0;
+    while (f < p_.nrow && A[f * C] == 1.0) ++f;
+    return f == p_.nrow;
+  }
+
   // Columns of dA that are not zero: how many, or MANY.
   int find_slopes(long pool) {
     if (p_.ntemplate) return MANY;
@@ -62,7 +79,7 @@ class ValueGradient {
     return found;
   }
 
-  template <int E>
+  template <int E, bool FLAT>
   void tile(long pool, long first, long nchunk, double* out) {
     const double* A = p_.A + pool * p_.nrow * C;
     for (int f = 0, k = 0; f < p_.nrow; ++f)
@@ -74,14 +91,14 @@ class ValueGradient {
     }
     Vec value = all(0.0);
     for (int e = 0; e < FEW; ++e) along_[e] = all(0.0);
-    for (long c = first; c < first + nchunk; ++c) value += chunk<E>(A, c);
+    for (long c = first; c < first + nchunk; ++c) value += chunk<E, FLAT>(A, c);
     out[0] = 0.5 * sum(value);
     if constexpr (E == MANY) return finish(pool, out + 1);
     std::fill_n(out + 1, p_.nkind, 0.0);
     for (int e = 0; e < E; ++e) out[1 + kind_[e]] -= sum(along_[e]);
   }
 
-  template <int E>
+  template <int E, bool FLAT>
   Vec chunk(const double* A, long c) {
     const int n = p_.nlane, nt = p_.ntemplate;
     const double* d = p_.d + c * p_.nrow * n;
@@ -99,14 +116,14 @@ class ValueGradient {
     }
     Vec chi2 = all(0.0), s[C][NVEC];
     int v = 0;
-    for (; v + 2 * WIDTH <= n; v += 2 * WIDTH) lanes<E, 2>(A, d, w, seen, v, s, chi2);
-    for (; v < n; v += WIDTH) lanes<E, 1>(A, d, w, seen, v, s, chi2);
+    for (; v + 2 * WIDTH <= n; v += 2 * WIDTH) lanes<E, FLAT, 2>(A, d, w, seen, v, s, chi2);
+    for (; v < n; v += WIDTH) lanes<E, false, 1>(A, d, w, seen, v, s, chi2);
     if constexpr (E == MANY) collect(s, t);
     return chi2;
   }
 
   // Amplitudes and weighted residuals of U vectors of lanes.
-  template <int E, int U>
+  template <int E, bool FLAT, int U>
   inline __attribute__((always_inline)) void lanes(const double* A, const double* d,
                                                    const double* w, const double* seen,
                                                    int v, Vec (*s)[NVEC], Vec& chi2) {
@@ -127,9 +144,11 @@ class ValueGradient {
         wd[u] = weight[u] * at(d + f * n + v + u * WIDTH);
       }
       for (int k = 0; k < NT; ++k)
-        for (int u = 0; u < U; ++u) m[k][u] += all(products_[f * NT + k]) * weight[u];
+        for (int u = 0; u < U; ++u)
+          m[k][u] += FLAT && !k ? weight[u] : all(products_[f * NT + k]) * weight[u];
       for (int k = 0; k < C; ++k)
-        for (int u = 0; u < U; ++u) b[k][u] += all(A[f * C + k]) * wd[u];
+        for (int u = 0; u < U; ++u)
+          b[k][u] += FLAT && !k ? wd[u] : all(A[f * C + k]) * wd[u];
     }
     for (int u = 0; u < U; ++u) {
       Vec x[C], lower[NT];
@@ -146,7 +165,10 @@ class ValueGradient {
       for (int u = 0; u < U; ++u) {
         const int at_lane = f * n + v + u * WIDTH;
         Vec r = at(d + at_lane);
-        for (int c = 0; c < C; ++c) r -= all(A[f * C + c]) * s[c][v / WIDTH + u];
+        for (int c = 0; c < C; ++c) {
+          const Vec x = s[c][v / WIDTH + u];
+          r -= FLAT && !c ? x : all(A[f * C + c]) * x;
+        }
         const Vec wr = at(w + at_lane) * r;
         chi2 += wr * r;
         for (int e = 0; e < NE; ++e) slope[e][u] += all(slopes_[f * FEW + e]) * wr;
