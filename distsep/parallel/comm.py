@@ -78,9 +78,10 @@ class Comm:
         for leaf in leaves:
             _check_summable(leaf)
         leaves = [np.asarray(leaf) for leaf in leaves]
-        if len(types := sorted({str(leaf.dtype) for leaf in leaves})) > 1:
+        if len(types := {leaf.dtype for leaf in leaves}) > 1:
+            words = ", ".join(sorted(map(str, types)))
             raise TypeError(
-                f"`Comm.sum(x)` expected arrays of one type, got {', '.join(types)}: "
+                f"`Comm.sum(x)` expected arrays of one type, got {words}: "
                 "they go in one message. Sum each type by itself."
             )
         if self.size == 1 or not leaves:
