@@ -223,7 +223,8 @@ class Component:
         """
         weights = self.scale * quadrature.weights(self.unit, shift)
         law = self.law(quadrature.shifted(shift), parameters, order)
-        return law.map(lambda x: jnp.sum(weights * x, axis=-1))
+        # As a product: a sum takes two times as long for many sets of parameters.
+        return law.map(lambda x: jnp.einsum("fn,fn->f", weights, x))
 
     def band_values(
         self, quadrature: Quadrature, parameters: Mapping[str, float]

@@ -24,7 +24,7 @@ from distsep.model.rows import multiply_rows, row_factors, times
 from distsep.model.trial import trial_mistakes
 
 STOKES = ("I", "QU", "IQU")
-_BATCH = 2_000_000  # samples of bandpasses times pools in memory at once
+_BATCH = 65_536  # samples of bandpasses times pools at once: they stay in cache
 
 BetaLike = Mapping[str, Any]
 
@@ -129,8 +129,12 @@ class MixingMatrix:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MixingMatrix) and self._content == other._content
 
-    def __hash__(self) -> int:
+    @cached_property
+    def _hash(self) -> int:
         return hash(self._content)
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def _structure_mistakes(self) -> list[str]:
         mistakes = []
@@ -208,11 +212,15 @@ class MixingMatrix:
         return self._over_pools(self._pool, values)
 
     def _over_pools(self, function: Any, values: Any) -> Any:
-        values = jnp.asarray(values, dtype=float)
-        batch = max(1, _BATCH // self._quadrature.nu.size)
-        if values.shape[0] <= batch:
-            return jax.vmap(function)(values)
-        return jax.lax.map(function, values, batch_size=batch)
+        values, many = jnp.asarray(values, dtype=float), jax.vmap(function)
+        npool, (nband, nsample) = len(values), self._quadrature.nu.shape
+        count = -(-npool * nband * nsample // _BATCH) if nsample > 1 else 1
+        if count <= 1:
+            return many(values)
+        size = -(-npool // count)
+        padded = jnp.pad(values, ((0, count * size - npool), (0, 0)), mode="edge")
+        out = jax.lax.map(many, padded.reshape(count, size, -1))
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:npool], out)
 
     def values(self, beta: BetaLike) -> Array:
         """Parameters by name as one array, in the order of `names`.
