@@ -207,8 +207,9 @@ def kept(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "devices"), [(2, [2]), (3, [1, 2]), (4, [1, 2])])
 def test_two_three_and_four_ranks(n, devices, mpirun, kept, tmp_path):
-    """Each with another number of threads for the host's linear algebra."""
-    out, env = tmp_path / "found.npz", kept | {"OMP_NUM_THREADS": str(n - 1)}
+    """Each with another number of threads, and of those of the linear algebra."""
+    threads = {"NPROC": str(n - 1), "OMP_NUM_THREADS": str(n - 1)}
+    out, env = tmp_path / "found.npz", kept | threads
     program = "-m", "mpi4py", Path(bits.__file__), out, *devices
     ran = mpirun(n, *program, env=env, timeout=600)
     assert ran.returncode == 0, ran.stderr[-3000:]

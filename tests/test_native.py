@@ -1,6 +1,7 @@
 """The compiled kernels against the XLA programs, which dense matrices check."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -168,6 +169,28 @@ def check_sums(rng, T, tile, template):
         scale = np.abs(expected).max((0, 1))
         scale = np.where(scale > 1e-9, scale, 1.0)  # regional terms do not bend
         np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-11)
+
+
+@needs_kernels
+def test_threads_that_meet_find_the_same_bits():
+    """Many small tiles, called from several threads at once."""
+    rng = np.random.default_rng(6)
+    T = make_tables(rng, 3)
+    x = jnp.asarray(rng.normal(size=(4, 100, NROW, 8)))
+    pool = jnp.asarray(rng.integers(NPOOL, size=(4, 100), dtype=np.int32))
+    block = Block(x, jnp.zeros((4, 100, 0, 8)), pool, w=x**2)
+    program = jax.jit(lambda T, block: native.value_gradient(T, block, ()))
+    expected = np.asarray(program(T, block))
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda _: np.asarray(program(T, block)), range(400))
+    assert all(f.tobytes() == expected.tobytes() for f in found)
+    alone = np.concatenate(
+        [
+            program(T, Block(*(None if y is None else y[b : b + 1] for y in block)))
+            for b in range(4)
+        ]
+    )
+    assert alone.tobytes() == expected.tobytes()
 
 
 def sky(

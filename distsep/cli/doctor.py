@@ -11,6 +11,7 @@ from rich.text import Text
 
 from distsep.cli.session import Session
 from distsep.native import kernels
+from distsep.parallel import cores
 
 PACKAGES = (
     "jax",
@@ -118,7 +119,9 @@ def _kernels(session: Session) -> str:
     every = session.comm.allgather(kernels.state()[1])
     if len(set(every)) > 1:
         raise RuntimeError(f"the ranks differ: {', '.join(sorted(set(every)))}")
-    return f"{every[0]}{'' if kernels.usable() else '; programs of XLA are used'}"
+    number = sorted(set(session.comm.allgather(cores())))
+    words = f"{every[0]}, {' or '.join(map(str, number))} core(s) per rank"
+    return f"{words}{'' if kernels.usable() else '; programs of XLA are used'}"
 
 
 def _separation(session: Session) -> str:

@@ -9,8 +9,8 @@
 #include "amplitudes.hpp"
 #include "curvature.hpp"
 #include "root.hpp"
+#include "share.hpp"
 #include "value_gradient.hpp"
-#include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
 using distsep::Weighted;
@@ -23,6 +23,7 @@ using F64 = ffi::Buffer<ffi::F64>;
 using S32 = ffi::Buffer<ffi::S32>;
 using Result64 = ffi::ResultBuffer<ffi::F64>;
 using Use = ffi::Span<const int64_t>;
+using Threads = ffi::ThreadPool;
 
 ffi::Error wrong(const char* what) {
   return ffi::Error(ffi::ErrorCode::kInvalidArgument, std::string("distsep: ") + what);
@@ -56,7 +57,8 @@ bool all_below(Use use, int64_t n) {
 }
 
 // d, w (block, chunk, row, lane), t (block, chunk, template, lane).
-Weighted weighted(F64& d, F64& w, F64& t, F64& A, F64& dA, F64& phi, F64& alpha, Use use) {
+Weighted weighted(F64& d, F64& w, F64& t, F64& A, F64& dA, F64& phi, F64& alpha,
+                  Use use) {
   const auto s = d.dimensions();
   Weighted p;
   p.d = d.typed_data(), p.w = w.typed_data(), p.t = t.typed_data();
@@ -69,13 +71,19 @@ Weighted weighted(F64& d, F64& w, F64& t, F64& A, F64& dA, F64& phi, F64& alpha,
 }
 
 // One row of sums for every tile; pool (block, tile).
-template <typename Kernel>
-void over_tiles(Kernel& kernel, F64& d, S32& pool, Result64& out) {
+template <typename Make>
+void over_tiles(Threads& threads, F64& d, S32& pool, Result64& out, Make make) {
   const auto s = d.dimensions();
   const long ntile = pool.dimensions()[1], nchunk = ntile ? s[1] / ntile : 0;
   const long nout = out->dimensions()[2];
-  for (long k = 0; k < s[0] * ntile; ++k)
-    kernel(pool.typed_data()[k], k * nchunk, nchunk, out->typed_data() + k * nout);
+  const int32_t* of = pool.typed_data();
+  double* to = out->typed_data();
+  distsep::share(threads, s[0] * ntile, [=] {
+    return [=, kernel = make()](long first, long last) mutable {
+      for (long k = first; k < last; ++k)
+        kernel(of[k], k * nchunk, nchunk, to + k * nout);
+    };
+  });
 }
 
 // What is wrong with the arrays of `weighted`, or null.
@@ -104,28 +112,27 @@ const char* mistake(F64& d, F64& w, F64& t, S32& pool, F64& A, F64& dA, F64& phi
   return is(*out, {s[0], ntile, nout}) ? nullptr : "out";
 }
 
-ffi::Error value_gradient(F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA, F64 phi,
-                          F64 alpha, Use use, Result64 out) {
+ffi::Error value_gradient(Threads threads, F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA,
+                          F64 phi, F64 alpha, Use use, Result64 out) {
   const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, use, out, false);
   if (what) return wrong(what);
   const Weighted p = weighted(d, w, t, A, dA, phi, alpha, use);
   return for_components<distsep::ValueGradient>(p.ncomp, [&]<typename Kernel>() {
-    Kernel kernel(p);
-    over_tiles(kernel, d, pool, out);
+    over_tiles(threads, d, pool, out, [&p] { return Kernel(p); });
   });
 }
 
 // d2A (pool, kind, kind, row, column).
-ffi::Error curvature(F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA, F64 phi, F64 alpha,
-                     F64 d2A, Use use, Result64 out) {
+ffi::Error curvature(Threads threads, F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA,
+                     F64 phi, F64 alpha, F64 d2A, Use use, Result64 out) {
   const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, use, out, true);
   const auto s = dA.dimensions();
   if (!what && !is(d2A, {s[0], s[1], s[1], s[2], s[3]})) what = "d2A is like dA";
   if (what) return wrong(what);
   const Weighted p = weighted(d, w, t, A, dA, phi, alpha, use);
   return for_components<distsep::Curvature>(p.ncomp, [&]<typename Kernel>() {
-    Kernel kernel(p, d2A.typed_data());
-    over_tiles(kernel, d, pool, out);
+    const double* second = d2A.typed_data();
+    over_tiles(threads, d, pool, out, [=, &p] { return Kernel(p, second); });
   });
 }
 
@@ -171,8 +178,8 @@ const char* mistake(ffi::AnyBuffer& d, F64& t, F64& weight, S32& index, S32& cla
   return nullptr;
 }
 
-ffi::Error root(ffi::AnyBuffer d, F64 t, F64 weight, S32 index, S32 classes, F64 white,
-                F64 scale, int64_t ntemplate, Result64 out) {
+ffi::Error root(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 index,
+                S32 classes, F64 white, F64 scale, int64_t ntemplate, Result64 out) {
   const char* what = mistake(d, t, weight, index, classes, white, scale, ntemplate);
   if (what) return wrong(what);
   const long nblock = classes.dimensions()[0];
@@ -181,16 +188,19 @@ ffi::Error root(ffi::AnyBuffer d, F64 t, F64 weight, S32 index, S32 classes, F64
   const long n = m.entries() * m.entries();
   if (m.entries() > distsep::Root::MOST) return wrong("entries of a sample");
   if (!is(*out, {nblock, m.ntile, n})) return wrong("out");
-  distsep::Root kernel(m);
-  for (long b = 0; b < nblock; ++b)
-    for (long tile = 0; tile < m.ntile; ++tile)
-      kernel(b, tile, out->typed_data() + (b * m.ntile + tile) * n);
+  double* to = out->typed_data();
+  distsep::share(threads, nblock * m.ntile, [&m, n, to] {
+    return [&m, n, to, kernel = distsep::Root(m)](long first, long last) mutable {
+      for (long k = first; k < last; ++k)
+        kernel(k / m.ntile, k % m.ntile, to + k * n);
+    };
+  });
   return ffi::Error::Success();
 }
 
-ffi::Error amplitudes(ffi::AnyBuffer d, F64 t, F64 weight, S32 index, S32 classes,
-                      F64 white, F64 scale, S32 pool, F64 Q, F64 Rinv, F64 phi,
-                      F64 alpha, Use use, int64_t ntemplate, Result64 out,
+ffi::Error amplitudes(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 index,
+                      S32 classes, F64 white, F64 scale, S32 pool, F64 Q, F64 Rinv,
+                      F64 phi, F64 alpha, Use use, int64_t ntemplate, Result64 out,
                       Result64 chi2) {
   const char* what = mistake(d, t, weight, index, classes, white, scale, ntemplate);
   if (what) return wrong(what);
@@ -211,12 +221,14 @@ ffi::Error amplitudes(ffi::AnyBuffer d, F64 t, F64 weight, S32 index, S32 classe
   if (!is(pool, {nblock, m.ntile})) return wrong("pool is like classes");
   if (!is(*out, {ncomp + 1, m.ngroup, m.npix}) || !is(*chi2, {nblock}))
     return wrong("out");
-  return for_components<distsep::Amplitudes>(
-      ncomp, [&]<typename Kernel>() {
-        Kernel kernel(m, w);
-        for (long b = 0; b < nblock; ++b)
-          chi2->typed_data()[b] = kernel(b, out->typed_data());
-      });
+  double *maps_to = out->typed_data(), *chi2_to = chi2->typed_data();
+  return for_components<distsep::Amplitudes>(ncomp, [&]<typename Kernel>() {
+    distsep::share(threads, nblock, [=, &m, &w] {
+      return [=, kernel = Kernel(m, w)](long first, long last) mutable {
+        for (long b = first; b < last; ++b) chi2_to[b] = kernel(b, maps_to);
+      };
+    });
+  });
 }
 
 }  // namespace
@@ -242,6 +254,7 @@ namespace {
 // d, w, t, pool, A, dA, phi, alpha.
 auto of_samples() {
   return ffi::Ffi::Bind()
+      .Ctx<Threads>()
       .Arg<F64>().Arg<F64>().Arg<F64>().Arg<S32>()
       .Arg<F64>().Arg<F64>().Arg<F64>().Arg<F64>();
 }
@@ -249,6 +262,7 @@ auto of_samples() {
 // d, t, weight, index, classes, white, scale.
 auto of_maps() {
   return ffi::Ffi::Bind()
+      .Ctx<Threads>()
       .Arg<ffi::AnyBuffer>().Arg<F64>().Arg<F64>()
       .Arg<S32>().Arg<S32>().Arg<F64>().Arg<F64>();
 }

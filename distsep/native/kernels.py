@@ -2,7 +2,8 @@
 
 The same sums as the XLA programs in `inference`, which serve accelerators, machines
 without a C++ compiler, and the tests as a reference. Nothing here knows of blocks'
-owners, ranks or files; a block gives the same bits wherever it is worked on.
+owners, ranks or files; a block gives the same bits wherever it is worked on, on
+whichever of XLA's threads.
 """
 
 import ctypes

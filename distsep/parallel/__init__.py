@@ -22,10 +22,14 @@ from distsep.parallel.mesh import (
     spread,
     spread_maps,
 )
-from distsep.parallel.threads import one_blas_thread
+from distsep.parallel.threads import cores, one_blas_thread, share_cores
+
+# Before JAX starts its threads.
+share_cores()
 
 __all__ = [
     "Comm",
+    "cores",
     "device_mesh",
     "guard",
     "launched_by_mpi",
