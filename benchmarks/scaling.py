@@ -81,11 +81,12 @@ def allreduces(task, comm):
 
 
 def launch(args, ranks, task):
-    """Run a task on so many ranks."""
+    """Run a task on so many ranks, one core for each of their devices."""
     task = {"repeats": args.repeats, **task}
-    if ranks == 1:
-        return passes_of(task, None) if args.smoke else bench.worker("scaling.py", task)
-    return bench.worker("scaling.py", task, ranks=ranks)
+    if ranks == 1 and args.smoke:
+        return passes_of(task, None)
+    cores = ranks * task["devices"]
+    return bench.worker("scaling.py", task, ranks=ranks, cores=cores)
 
 
 def series(args, kind, layouts, nside, npix_of, sizes=()):

@@ -2,10 +2,11 @@
 
 Nothing reduces here: each step of a fit sees all maps. Competitors: furax, fgbuster
 (its algebra), and the plain numpy normal equations of `reference.py`, each in a process
-of its own on the same arrays, on 1 core and on 2: two devices of one rank, or two ranks
-(numpy on 1: two would take half its time at best, and that is what two cores are
-compared with). Bytes: maps and inverse variances once each, against the measured
-bandwidth of memory. The values and gradients are compared before a time is printed.
+of its own on the same arrays, on 1 core and on 2: as threads of one device, two devices
+of one rank, or two ranks (numpy on 1: two would take half its time at best, and that is
+what two cores are compared with). Bytes: maps and inverse variances once each, against
+the measured bandwidth of memory. The values and gradients are compared before a time is
+printed.
 `kernel` is the compiled pass alone; `step` is what a fit waits for, the sum over ranks
 included. Where the noise is uniform the data reduce: that step is timed beside furax's
 too.
@@ -100,8 +101,8 @@ def main():
         __doc__, nside=(64, 128, 256, 512), smoke=(8,), most_peer=128
     )
     all_cores = (1,) if args.smoke else (1, 2)
-    # Cores as ranks and devices of each.
-    cuts = ((1, 1),) if args.smoke else ((1, 1), (1, 2), (2, 1))
+    # Cores, ranks, and devices of each.
+    cuts = ((1, 1, 1),) if args.smoke else ((1, 1, 1), (2, 1, 1), (2, 1, 2), (2, 2, 1))
     size = 2**20 if args.smoke else memory.SIZE
     speed = {n: memory.bandwidth(n, size, args.repeats) for n in all_cores}
     rows, others = [], []
@@ -114,8 +115,7 @@ def main():
             task = {"data": str(data), "repeats": args.repeats}
             plain = run(args, "numpy", {**task, "cores": 1})
             check(plain, value, gradient)
-            for ranks, devices in cuts:
-                cores = ranks * devices
+            for cores, ranks, devices in cuts:
                 how = {"cores": cores, "ranks": ranks, "devices": devices}
                 ours = run(args, "distsep", {**task, **how})
                 check(ours, value, gradient)
@@ -136,7 +136,7 @@ def main():
                         bench.seconds(timing.Timing(**mine).compilation),
                     ]
                 )
-                if ranks > 1:
+                if ranks * devices > 1:
                     continue
                 row = [case, nside, cores]
                 row += peer(args, "furax", sky, data, cores, mine, gradient)
