@@ -142,7 +142,7 @@ def test_sums_where_some_columns_do_not_move(tile, nslope):
     check_sums(rng, T._replace(dA=jnp.asarray(dA), d2A=jnp.asarray(d2A)), tile, ())
 
 
-def check_sums(rng, T, tile, template):
+def check_sums(rng, T, tile, template, weighted=True):
     """Compare the sums of every tile of some blocks with those of the programs."""
     ntile, nblock = 6, 2
     shape = nblock, NROW, ntile * tile
@@ -156,10 +156,12 @@ def check_sums(rng, T, tile, template):
     blocks = [
         Block(*map(jnp.asarray, (d[b], t[b], pool[b], w[b]))) for b in range(nblock)
     ]
+    if not weighted:
+        blocks = [b._replace(w=None) for b in blocks]
     cut = [chunked(b, native.LANES) for b in blocks]
     for one, other in zip(blocks, cut, strict=True):
         np.testing.assert_array_equal(joined(other).d, one.d)
-    together = Block(*(jnp.stack(x) for x in list(zip(*cut, strict=True))[:4]))
+    together = jax.tree.map(lambda *x: jnp.stack(x), *cut)
     for mine, program in [
         (native.value_gradient, VALUE_GRADIENT),
         (native.curvature, CURVATURE),
@@ -169,6 +171,18 @@ def check_sums(rng, T, tile, template):
         scale = np.abs(expected).max((0, 1))
         scale = np.where(scale > 1e-9, scale, 1.0)  # regional terms do not bend
         np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-11)
+
+
+@needs_kernels
+@pytest.mark.parametrize("tile", [8, 24, 64, 256])
+@pytest.mark.parametrize(("ncomp", "template"), [(1, ()), (3, ()), (6, (0, 1, 1))])
+def test_sums_over_whitened_samples(ncomp, template, tile):
+    """Without variances, and the columns of A orthonormal."""
+    rng = np.random.default_rng(tile + ncomp)
+    T = make_tables(rng, ncomp, len(template), 2 if template else 0)
+    one = jnp.broadcast_to(jnp.eye(ncomp), (NPOOL, ncomp, ncomp))
+    T = T._replace(A=T.Q, Rinv=one, d2A=T.d2A + jnp.swapaxes(T.d2A, 1, 2))
+    check_sums(rng, T, tile, template, weighted=False)
 
 
 @needs_kernels

@@ -16,7 +16,7 @@ from distsep.inference.likelihood import Block, block_value_gradient
 from distsep.inference.model import tables
 from distsep.inference.newton import Local
 from distsep.inference.objective import Objective
-from distsep.inference.reduce import ReducedData
+from distsep.inference.reduce import ReducedData, reduced_sums
 
 # Numbers in the whitening of all independent blocks, padded to the largest.
 _MOST = 2**22
@@ -56,7 +56,7 @@ class Whitened(NamedTuple):
     def value_gradient(self, shape, template, x):
         """-ln(likelihood x priors) and its gradient; `shape`, `template` are static."""
         T = tables(shape, x, self.index, self.white)
-        rows = block_value_gradient(T, self.block, template)
+        rows = reduced_sums(block_value_gradient, T, self.block, template)
         off = x - self.prior_mean
         along = self.gauge.T @ x
         value = rows[:, 0].sum() + 0.5 * (self.prior_precision * off**2).sum()

@@ -25,12 +25,12 @@ def assemble(index: np.ndarray, blocks: np.ndarray, diagonal: np.ndarray) -> Any
         blocks: Their symmetric matrices.
         diagonal: `(param,)` added to the diagonal (precision of the priors).
     """
-    npool, nkind = index.shape
-    rows = np.repeat(index, nkind, axis=1).ravel()
-    columns = np.tile(index, (1, nkind)).ravel()
-    n = len(diagonal)
-    summed = sparse.coo_matrix((blocks.reshape(-1), (rows, columns)), shape=(n, n))
-    return (summed.tocsc() + sparse.diags_array(diagonal, format="csc")).tocsc()
+    nkind, n = index.shape[1], len(diagonal)
+    every = np.arange(n)
+    rows = np.concatenate([np.repeat(index, nkind, axis=1).ravel(), every])
+    columns = np.concatenate([np.tile(index, (1, nkind)).ravel(), every])
+    entries = np.concatenate([blocks.ravel(), diagonal])
+    return sparse.coo_matrix((entries, (rows, columns)), shape=(n, n)).tocsc()
 
 
 def components(index: np.ndarray, number: int) -> np.ndarray:
@@ -68,8 +68,9 @@ class Factor:
         diagonal = matrix.diagonal()
         scale = np.where(np.abs(diagonal) > 0, np.abs(diagonal), 1.0) ** -0.5
         self.scale = scale.real
-        S = sparse.diags_array(self.scale)
-        scaled = (S @ matrix @ S).tocsc()
+        scaled = matrix.tocsc(copy=True)
+        columns = np.repeat(self.scale, np.diff(scaled.indptr))
+        scaled.data *= self.scale[scaled.indices] * columns
         try:
             self._lu = _lu(scaled)
         except RuntimeError:  # a pivot is exactly zero: make it a very small one

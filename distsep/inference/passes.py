@@ -18,12 +18,8 @@ from distsep.data.layout import Layout, Pieces
 from distsep.data.observation import Observation
 from distsep.data.samples import marginalise_missing
 from distsep.data.source import ahead
-from distsep.inference.likelihood import (
-    Block,
-    Tables,
-    block_curvature,
-    block_value_gradient,
-)
+from distsep.inference.likelihood import Block, Tables
+from distsep.inference.native_sums import few_components, native_kernel
 from distsep.inference.packing import Lanes, RawMaps, chunked, joined, pack
 from distsep.inference.reduce import block_root
 from distsep.native import kernels as native
@@ -216,7 +212,7 @@ class Survey:
 
         Communication: none.
         """
-        usable = self._whitened and _few_components(tables) and native.usable()
+        usable = self._whitened and few_components(tables) and native.usable()
         return self._amplitudes(tables) if usable and not self._packed else None
 
     def _amplitudes(self, tables):
@@ -249,8 +245,8 @@ class Survey:
         over_blocks, over_shares = self._devices.over_blocks, self._devices.over_shares
         template = self.template
         if self._packed and _in_chunks(blocks):
-            if kernel in _NATIVE and _few_components(tables):
-                return over_shares(_native_sums(kernel, template))
+            if (own := native_kernel(kernel, tables)) is not None:
+                return over_shares(_native_sums(own, template))
             return over_blocks(_of_chunks(kernel, template))
         if self._packed:
             return over_blocks(_of_packed(kernel, template))
@@ -278,10 +274,6 @@ def _enlarge(blocks: list[Block]) -> None:
         for shard in x.addressable_shards:
             if shard.device.platform == "cpu":
                 pages.enlarge(shard.data.unsafe_buffer_pointer(), shard.data.nbytes)
-
-
-def _few_components(tables: Tables) -> bool:
-    return 0 < tables.A.shape[-1] <= native.MOST_COMPONENTS
 
 
 def _in_chunks(block: Block) -> bool:
@@ -318,15 +310,9 @@ def _of_raw(kernel: Callable, template: tuple) -> Callable:
     return function
 
 
-_NATIVE = {
-    block_value_gradient: native.value_gradient,
-    block_curvature: native.curvature,
-}
-
-
 @lru_cache(maxsize=64)
 def _native_sums(kernel: Callable, template: tuple) -> Callable:
-    return lambda shared, _, block: _NATIVE[kernel](shared[0], block, template)
+    return lambda shared, _, block: kernel(shared[0], block, template)
 
 
 @lru_cache(maxsize=64)

@@ -15,7 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from distsep.inference.likelihood import Block, Tables
+from distsep.inference.native_sums import native_kernel
+from distsep.inference.packing import joined
 from distsep.inference.tiles import TOGETHER
+from distsep.native import kernels as native
 
 _FAN_IN = 16
 
@@ -149,11 +152,16 @@ class ReducedData:
     ):
         npool = len(roots)
         n = int(round(roots.shape[1] ** 0.5))
-        x = np.moveaxis(roots.reshape(npool, n, n), 2, 0).reshape(n, npool * n)
+        self.rows, self.template = npool * n, tuple(template)
         pool = np.arange(npool, dtype=np.int32)
+        if native.usable() and n <= native.LANES:
+            x = np.zeros((1, npool, n, -(-n // 8) * 8))
+            x[0, ..., :n] = np.swapaxes(roots.reshape(npool, n, n), 1, 2)
+            d, t = x[:, :, :nrow].copy(), x[:, :, nrow:].copy()
+            self.block = single(Block(d, t, pool[None]))
+            return
+        x = np.moveaxis(roots.reshape(npool, n, n), 2, 0).reshape(n, npool * n)
         self.block = single(Block(x[:nrow].copy(), x[nrow:].copy(), pool))
-        self.rows = npool * n
-        self.template = tuple(template)
 
     def __call__(self, kernel: Callable, tables: Tables) -> np.ndarray:
         """One pass. Communication: none."""
@@ -162,4 +170,35 @@ class ReducedData:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _one_pass(kernel, template, tables, block):
-    return kernel(tables, block, template)
+    return reduced_sums(kernel, tables, block, template)
+
+
+def reduced_sums(kernel: Callable, T: Tables, block: Block, template):
+    """Sums over the tiles of `ReducedData.block`: traceable, `(pool, k)`.
+
+    Communication: none.
+    """
+    if block.d.ndim == 2:
+        return kernel(T, block, template)
+    own = native_kernel(kernel, T)
+    if own is not None:
+        return own(_orthonormal(T), block, template)[0]
+    plain = joined(jax.tree.map(lambda x: x[0], block))
+    return kernel(T, plain, template)
+
+
+def _orthonormal(T: Tables) -> Tables:
+    """The same likelihood, the amplitudes being those of Q in A = Q R."""
+    assert T.Q is not None
+    assert T.Rinv is not None
+    n, Rinv = T.Q.shape[-1], T.Rinv
+
+    def turn(x):
+        def product(i, j):
+            return x[..., i] * jnp.expand_dims(Rinv[:, i, j], range(1, x.ndim - 1))
+
+        free = [sum(product(i, j) for i in range(j + 1)) for j in range(n)]
+        return jnp.stack([*free, *(x[..., k] for k in range(n, x.shape[-1]))], -1)
+
+    d2A = None if T.d2A is None else turn(T.d2A)
+    return T._replace(A=T.Q, dA=turn(T.dA), d2A=d2A)

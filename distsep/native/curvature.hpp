@@ -55,9 +55,9 @@ class Curvature {
       // The next chunk, from its beginning to its end while this one is read.
       const long ahead = (chunk + 1) * nrow * n + nrow * v + f * WIDTH;
       __builtin_prefetch(p_.d + ahead, 0, 2);
-      __builtin_prefetch(p_.w + ahead, 0, 2);
+      if (p_.w) __builtin_prefetch(p_.w + ahead, 0, 2);
       Vec x = at(p_.d + from);
-      const Vec weight = at(p_.w + from);
+      const Vec weight = p_.w ? at(p_.w + from) : all(1.0);
       for (int k = 0; k < nt; ++k) x -= all(model_[f * nt + k]) * at(t + k * n);
       put(d + f * WIDTH, x);
       put(w + f * WIDTH, weight);
@@ -71,13 +71,15 @@ class Curvature {
     Vec more[C];  // once refined: what rounding left of the signal along A
     for (int c = 0; c < C; ++c) more[c] = all(0.0);
     for (int f = 0; f < nrow; ++f) {
-      const Vec Nr_f = at(w + f * WIDTH) * residual(d, f, s);
+      const Vec r = residual(d, f, s), Nr_f = at(w + f * WIDTH) * r;
       for (int c = 0; c < C; ++c) more[c] += A(f, c) * Nr_f;
+      put(d + f * WIDTH, r);
     }
     factor.solve(more);
     for (int c = 0; c < C; ++c) s[c] += more[c];
     for (int f = 0; f < nrow; ++f) {
-      const Vec r = residual(d, f, s), Nr_f = at(w + f * WIDTH) * r;
+      // Of the residual there was: taken from the data it would be rounded again.
+      const Vec r = residual(d, f, more), Nr_f = at(w + f * WIDTH) * r;
       chi2 += r * Nr_f;
       put(Nr + f * WIDTH, Nr_f);
       double* G = G_.get() + f * wide_ * WIDTH;

@@ -59,12 +59,13 @@ def usable() -> bool:
 
 
 def value_gradient(T: Any, block: Any, template: tuple) -> Array:
-    """Value and gradient of every tile of many blocks, each sample with its variances.
+    """Value and gradient of every tile of many blocks.
 
     Args:
         T: `Tables` of the pools.
-        block: `Block` with `d` and `w` `(block, chunk, row, lane)`, `t` alike; the
-            chunks of a tile side by side.
+        block: `Block` with `d` `(block, chunk, row, lane)`, `t` and `w` alike; the
+            chunks of a tile side by side. Without `w` the samples are whitened, and
+            `T.A` has orthonormal columns.
         template: For each global term the row of `block.t` (static).
 
     Returns:
@@ -74,9 +75,9 @@ def value_gradient(T: Any, block: Any, template: tuple) -> Array:
     """
     nout = 1 + T.dA.shape[1] + len(template)
     out = jax.ShapeDtypeStruct((*block.pool.shape, nout), jnp.float64)
-    call = jax.ffi.ffi_call("distsep_value_gradient", out)
+    call = jax.ffi.ffi_call("distsep_value_gradient", out, vmap_method="sequential")
     tables = T.A, T.dA, T.phi, T.alpha
-    return call(block.d, block.w, block.t, block.pool, *tables, use=_use(template))
+    return call(*_samples(block), *tables, use=_use(template))
 
 
 def curvature(T: Any, block: Any, template: tuple) -> Array:
@@ -94,9 +95,9 @@ def curvature(T: Any, block: Any, template: tuple) -> Array:
     """
     n = T.dA.shape[1] + len(template)
     out = jax.ShapeDtypeStruct((*block.pool.shape, 1 + n + 2 * n * n), jnp.float64)
-    call = jax.ffi.ffi_call("distsep_curvature", out)
+    call = jax.ffi.ffi_call("distsep_curvature", out, vmap_method="sequential")
     tables = T.A, T.dA, T.phi, T.alpha, T.d2A
-    return call(block.d, block.w, block.t, block.pool, *tables, use=_use(template))
+    return call(*_samples(block), *tables, use=_use(template))
 
 
 def root(whitening: Any, maps: Any, lanes: Any) -> Array:
@@ -150,6 +151,12 @@ def amplitudes(
         ntemplate=np.int64(len(maps.t) // ngroup),
     )
     return s_chi2, block_chi2
+
+
+def _samples(block: Any) -> tuple:
+    """The arrays of `Weighted` in value_gradient.hpp; no w: no elements."""
+    w = jnp.zeros((0, 0, 0, 0)) if block.w is None else block.w
+    return block.d, w, block.t, block.pool
 
 
 def _use(template: tuple) -> np.ndarray:

@@ -7,7 +7,7 @@ namespace distsep {
 
 // Samples in chunks: one run of memory for the rows of a chunk.
 struct Weighted : Terms {
-  const double *d, *w, *t;  // (block, chunk, row or template, lane)
+  const double *d, *w, *t;  // (block, chunk, row or template, lane); w null: whitened
   const double* A;          // (pool, row, comp)
   const double* dA;         // (pool, kind, row, column): comp, then regional
   int nrow, ncomp, ntemplate, nkind, ncolumn, nlane;
@@ -15,11 +15,12 @@ struct Weighted : Terms {
 
 // The gradient is -sum of dA . (N^-1 r s^T). Where few columns of few dA are not zero,
 // as for laws with a few parameters, they are applied lane by lane; else N^-1 r s^T is
-// summed over the lanes first.
+// summed over the lanes first. Whitened samples have an orthonormal A.
 template <int C>
 class ValueGradient {
   static constexpr int NT = C * (C + 1) / 2;
   static constexpr int FEW = 4, MANY = -1;
+  enum Kind { PLAIN, FLAT, WHITE };
 
  public:
   explicit ValueGradient(const Weighted& p)
@@ -34,22 +35,23 @@ class ValueGradient {
 
   // out: value, then the gradient by each kind and global term.
   void operator()(long pool, long first, long nchunk, double* out) {
+    if (!p_.w) return tile<MANY, WHITE>(pool, first, nchunk, out);
     const int n = find_slopes(pool);
-    if (n == MANY) return tile<MANY, false>(pool, first, nchunk, out);
-    if (n == 0) return tile<0, false>(pool, first, nchunk, out);
+    if (n == MANY) return tile<MANY, PLAIN>(pool, first, nchunk, out);
+    if (n == 0) return tile<0, PLAIN>(pool, first, nchunk, out);
     if (flat(pool))
-      few<true>(n, pool, first, nchunk, out);
+      few<FLAT>(n, pool, first, nchunk, out);
     else
-      few<false>(n, pool, first, nchunk, out);
+      few<PLAIN>(n, pool, first, nchunk, out);
   }
 
  private:
-  template <bool FLAT>
+  template <Kind K>
   void few(int n, long pool, long first, long nchunk, double* out) {
-    if (n == 1) return tile<1, FLAT>(pool, first, nchunk, out);
-    if (n == 2) return tile<2, FLAT>(pool, first, nchunk, out);
-    if (n == 3) return tile<3, FLAT>(pool, first, nchunk, out);
-    tile<4, FLAT>(pool, first, nchunk, out);
+    if (n == 1) return tile<1, K>(pool, first, nchunk, out);
+    if (n == 2) return tile<2, K>(pool, first, nchunk, out);
+    if (n == 3) return tile<3, K>(pool, first, nchunk, out);
+    tile<4, K>(pool, first, nchunk, out);
   }
 
   // Whether the first column of A is 1, as that of the CMB: products with it are left
@@ -79,7 +81,7 @@ class ValueGradient {
     return found;
   }
 
-  template <int E, bool FLAT>
+  template <int E, Kind K>
   void tile(long pool, long first, long nchunk, double* out) {
     const double* A = p_.A + pool * p_.nrow * C;
     for (int f = 0, k = 0; f < p_.nrow; ++f)
@@ -91,18 +93,18 @@ class ValueGradient {
     }
     Vec value = all(0.0);
     for (int e = 0; e < FEW; ++e) along_[e] = all(0.0);
-    for (long c = first; c < first + nchunk; ++c) value += chunk<E, FLAT>(A, c);
+    for (long c = first; c < first + nchunk; ++c) value += chunk<E, K>(A, c);
     out[0] = 0.5 * sum(value);
     if constexpr (E == MANY) return finish(pool, out + 1);
     std::fill_n(out + 1, p_.nkind, 0.0);
     for (int e = 0; e < E; ++e) out[1 + kind_[e]] -= sum(along_[e]);
   }
 
-  template <int E, bool FLAT>
+  template <int E, Kind K>
   Vec chunk(const double* A, long c) {
     const int n = p_.nlane, nt = p_.ntemplate;
     const double* d = p_.d + c * p_.nrow * n;
-    const double* w = p_.w + c * p_.nrow * n;
+    const double* w = K == WHITE ? nullptr : p_.w + c * p_.nrow * n;
     const double* t = p_.t + c * nt * n;
     const double* seen = d;  // what is fetched ahead
     if (nt) {
@@ -116,14 +118,24 @@ class ValueGradient {
     }
     Vec chi2 = all(0.0), s[C][NVEC];
     int v = 0;
-    for (; v + 2 * WIDTH <= n; v += 2 * WIDTH) lanes<E, FLAT, 2>(A, d, w, seen, v, s, chi2);
-    for (; v < n; v += WIDTH) lanes<E, false, 1>(A, d, w, seen, v, s, chi2);
+    for (; v + 2 * WIDTH <= n; v += 2 * WIDTH) {
+      if constexpr (K == WHITE)
+        white<2>(A, d, v, s, chi2);
+      else
+        lanes<E, K, 2>(A, d, w, seen, v, s, chi2);
+    }
+    for (; v < n; v += WIDTH) {
+      if constexpr (K == WHITE)
+        white<1>(A, d, v, s, chi2);
+      else
+        lanes<E, PLAIN, 1>(A, d, w, seen, v, s, chi2);
+    }
     if constexpr (E == MANY) collect(s, t);
     return chi2;
   }
 
   // Amplitudes and weighted residuals of U vectors of lanes.
-  template <int E, bool FLAT, int U>
+  template <int E, Kind K, int U>
   inline __attribute__((always_inline)) void lanes(const double* A, const double* d,
                                                    const double* w, const double* seen,
                                                    int v, Vec (*s)[NVEC], Vec& chi2) {
@@ -145,10 +157,10 @@ class ValueGradient {
       }
       for (int k = 0; k < NT; ++k)
         for (int u = 0; u < U; ++u)
-          m[k][u] += FLAT && !k ? weight[u] : all(products_[f * NT + k]) * weight[u];
+          m[k][u] += K == FLAT && !k ? weight[u] : all(products_[f * NT + k]) * weight[u];
       for (int k = 0; k < C; ++k)
         for (int u = 0; u < U; ++u)
-          b[k][u] += FLAT && !k ? wd[u] : all(A[f * C + k]) * wd[u];
+          b[k][u] += K == FLAT && !k ? wd[u] : all(A[f * C + k]) * wd[u];
     }
     for (int u = 0; u < U; ++u) {
       Vec x[C], lower[NT];
@@ -167,7 +179,7 @@ class ValueGradient {
         Vec r = at(d + at_lane);
         for (int c = 0; c < C; ++c) {
           const Vec x = s[c][v / WIDTH + u];
-          r -= FLAT && !c ? x : all(A[f * C + c]) * x;
+          r -= K == FLAT && !c ? x : all(A[f * C + c]) * x;
         }
         const Vec wr = at(w + at_lane) * r;
         chi2 += wr * r;
@@ -176,6 +188,37 @@ class ValueGradient {
       }
     for (int e = 0; e < NE; ++e)
       for (int u = 0; u < U; ++u) along_[e] += slope[e][u] * s[column_[e]][v / WIDTH + u];
+  }
+
+  // The same of whitened samples, once refined: it removes what rounding left along A.
+  template <int U>
+  void white(const double* A, const double* d, int v, Vec (*s)[NVEC], Vec& chi2) {
+    const int n = p_.nlane;
+    double* kept = weighted_.get() + v;
+    Vec z[C][U], more[C][U];
+    for (int c = 0; c < C; ++c)
+      for (int u = 0; u < U; ++u) z[c][u] = more[c][u] = all(0.0);
+    for (int f = 0; f < p_.nrow; ++f)
+      for (int u = 0; u < U; ++u) {
+        const Vec x = at(d + f * n + v + u * WIDTH);
+        for (int c = 0; c < C; ++c) z[c][u] += all(A[f * C + c]) * x;
+      }
+    for (int f = 0; f < p_.nrow; ++f)
+      for (int u = 0; u < U; ++u) {
+        Vec r = at(d + f * n + v + u * WIDTH);
+        for (int c = 0; c < C; ++c) r -= all(A[f * C + c]) * z[c][u];
+        for (int c = 0; c < C; ++c) more[c][u] += all(A[f * C + c]) * r;
+        put(kept + f * n + u * WIDTH, r);
+      }
+    for (int f = 0; f < p_.nrow; ++f)
+      for (int u = 0; u < U; ++u) {
+        Vec r = at(kept + f * n + u * WIDTH);
+        for (int c = 0; c < C; ++c) r -= all(A[f * C + c]) * more[c][u];
+        chi2 += r * r;
+        put(kept + f * n + u * WIDTH, r);
+      }
+    for (int c = 0; c < C; ++c)
+      for (int u = 0; u < U; ++u) s[c][v / WIDTH + u] = z[c][u] + more[c][u];
   }
 
   // Add N^-1 r times the amplitudes and the templates of a chunk.
