@@ -44,7 +44,7 @@ def laid_out(sample, tile=None):
     return lay_out(sample, BLOCK, best, ntile)
 
 
-@pytest.mark.parametrize("tile", [None, 4, 64])
+@pytest.mark.parametrize("tile", [None, 8, 64])
 @pytest.mark.parametrize("npool", [1, 7, 300])
 def test_every_sample_has_one_lane_in_a_tile_of_its_pool(tile, npool):
     sample = draw_pools(np.random.default_rng(20), npool=npool)
@@ -173,13 +173,13 @@ def test_sums_over_pools_keep_their_bits_however_blocks_are_shared_out(cuts):
     """Ranks without a block included: [0, 2, 2, 5] are five ranks, two of them idle."""
     rng = np.random.default_rng(24)
     sample = draw_pools(rng)
-    whole = laid_out(sample, 4)
+    whole = laid_out(sample, 8)
     rows = rng.normal(size=(*whole.pool.shape, 3)) * 10.0 ** rng.integers(-8, 8, 3)
     rows[whole.empty] = 0
 
     def part(a, b):
         return type(whole)(
-            4, BLOCK, whole.index[a:b], whole.pool[a:b], whole.empty[a:b]
+            8, BLOCK, whole.index[a:b], whole.pool[a:b], whole.empty[a:b]
         )
 
     bounds = [0, *cuts, len(rows)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TILES = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+TILES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 TILE_COST = 12  # of a tile beside its lanes, in lanes
 _LARGEST = 2**62  # of a key that is one integer of 64 bits
 _TABLE = 2**20  # of what occurs

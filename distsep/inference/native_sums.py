@@ -1,19 +1,32 @@
-"""Which sums over tiles the compiled kernels make."""
+"""The sums over tiles that the compiled kernels make, of samples in chunks.
+
+As the functions of the same names in `likelihood`, of many blocks at once.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+
 from distsep.inference.likelihood import (
+    Block,
     Tables,
     block_curvature,
     block_value_gradient,
 )
 from distsep.native import kernels as native
 
-_NATIVE = {
-    block_value_gradient: native.value_gradient,
-    block_curvature: native.curvature,
-}
+
+def native_kernel(kernel: Callable, tables: Any) -> Callable | None:
+    """The compiled kernel that makes the sums of `kernel`, if there is one.
+
+    Returns:
+        `f(tables, block, template)` -> `(block, tile, k)`, traceable by JAX.
+
+    Communication: none.
+    """
+    own = {block_value_gradient: _value_gradient, block_curvature: _curvature}
+    return own.get(kernel) if kernel in own and few_components(tables) else None
 
 
 def few_components(tables: Tables) -> bool:
@@ -21,7 +34,31 @@ def few_components(tables: Tables) -> bool:
     return 0 < tables.A.shape[-1] <= native.MOST_COMPONENTS
 
 
-def native_kernel(kernel: Callable, tables: Any) -> Callable | None:
-    """The compiled kernel that makes the same sums, of samples in chunks, if any."""
-    own = _NATIVE.get(kernel)
-    return own if own is not None and few_components(tables) else None
+def _value_gradient(T: Tables, block: Block, template: tuple):
+    return native.value_gradient(_for_samples(T, block), block, template)
+
+
+def _curvature(T: Tables, block: Block, template: tuple):
+    return native.curvature(_for_samples(T, block), block, template)
+
+
+def _for_samples(T: Tables, block: Block) -> Tables:
+    """Tables for whitened samples: the amplitudes are those of Q in A = Q R.
+
+    The likelihood is the same, and its derivatives are, at a fixed change of basis.
+    """
+    if block.w is not None:
+        return T
+    assert T.Q is not None
+    assert T.Rinv is not None
+    n, Rinv = T.Q.shape[-1], T.Rinv
+
+    def turn(x):
+        def product(i, j):
+            return x[..., i] * jnp.expand_dims(Rinv[:, i, j], range(1, x.ndim - 1))
+
+        free = [sum(product(i, j) for i in range(j + 1)) for j in range(n)]
+        return jnp.stack([*free, *(x[..., k] for k in range(n, x.shape[-1]))], -1)
+
+    d2A = None if T.d2A is None else turn(T.d2A)
+    return T._replace(A=T.Q, dA=turn(T.dA), d2A=d2A)

@@ -165,9 +165,15 @@ class Survey:
 
     def _pack(self, i: int) -> tuple[Part, tuple, Block]:
         part, maps, lanes = self._raw(i)
-        packing = _pack_chunks if _has_chunks(maps, part) else pack
+        packing = _pack_chunks if self._has_chunks(maps, part) else pack
         program = self._devices.over_blocks(packing)
         return part, (), program(self._whitening, maps, lanes)
+
+    def _has_chunks(self, maps: RawMaps, part: Part) -> bool:
+        """Whether samples are whitened, or have variances of their own."""
+        own = maps.invN is not None and len(maps.invN) == len(maps.d)
+        whole = part.layout.tile % native.WIDTH == 0
+        return (own or self._whitened) and whole and native.usable()
 
     def blocks(self) -> Iterator[tuple[Part, Block]]:
         """Yield the parts with their samples packed, on the devices."""
@@ -260,12 +266,6 @@ class Survey:
 def _fetch(part: Part, out) -> np.ndarray:
     """Wait for the devices; leave the blocks of padding out."""
     return np.asarray(out)[: part.layout.pool.shape[0]]
-
-
-def _has_chunks(maps: RawMaps, part: Part) -> bool:
-    """Whether samples have variances of their own, and tiles of whole vectors."""
-    own = maps.invN is not None and len(maps.invN) == len(maps.d)
-    return own and part.layout.tile % 8 == 0 and native.usable()
 
 
 def _enlarge(blocks: list[Block]) -> None:

@@ -155,7 +155,7 @@ class ReducedData:
         self.rows, self.template = npool * n, tuple(template)
         pool = np.arange(npool, dtype=np.int32)
         if native.usable() and n <= native.LANES:
-            x = np.zeros((1, npool, n, -(-n // 8) * 8))
+            x = np.zeros((1, npool, n, -(-n // native.WIDTH) * native.WIDTH))
             x[0, ..., :n] = np.swapaxes(roots.reshape(npool, n, n), 1, 2)
             d, t = x[:, :, :nrow].copy(), x[:, :, nrow:].copy()
             self.block = single(Block(d, t, pool[None]))
@@ -182,23 +182,6 @@ def reduced_sums(kernel: Callable, T: Tables, block: Block, template):
         return kernel(T, block, template)
     own = native_kernel(kernel, T)
     if own is not None:
-        return own(_orthonormal(T), block, template)[0]
+        return own(T, block, template)[0]
     plain = joined(jax.tree.map(lambda x: x[0], block))
     return kernel(T, plain, template)
-
-
-def _orthonormal(T: Tables) -> Tables:
-    """The same likelihood, the amplitudes being those of Q in A = Q R."""
-    assert T.Q is not None
-    assert T.Rinv is not None
-    n, Rinv = T.Q.shape[-1], T.Rinv
-
-    def turn(x):
-        def product(i, j):
-            return x[..., i] * jnp.expand_dims(Rinv[:, i, j], range(1, x.ndim - 1))
-
-        free = [sum(product(i, j) for i in range(j + 1)) for j in range(n)]
-        return jnp.stack([*free, *(x[..., k] for k in range(n, x.shape[-1]))], -1)
-
-    d2A = None if T.d2A is None else turn(T.d2A)
-    return T._replace(A=T.Q, dA=turn(T.dA), d2A=d2A)

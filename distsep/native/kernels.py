@@ -18,6 +18,7 @@ from jax import Array
 
 from distsep.native.build import library
 
+WIDTH = 8  # lanes of a vector
 LANES = 64  # of a chunk
 MOST_COMPONENTS = 6
 MOST_ENTRIES = 64
