@@ -190,13 +190,13 @@ def test_threads_that_meet_find_the_same_bits():
     """Many small tiles, called from several threads at once."""
     rng = np.random.default_rng(6)
     T = make_tables(rng, 3)
-    x = jnp.asarray(rng.normal(size=(4, 100, NROW, 8)))
-    pool = jnp.asarray(rng.integers(NPOOL, size=(4, 100), dtype=np.int32))
-    block = Block(x, jnp.zeros((4, 100, 0, 8)), pool, w=x**2)
+    x = jnp.asarray(rng.normal(size=(4, 1000, NROW, 8)))
+    pool = jnp.asarray(rng.integers(NPOOL, size=(4, 1000), dtype=np.int32))
+    block = Block(x, jnp.zeros((4, 1000, 0, 8)), pool, w=x**2)
     program = jax.jit(lambda T, block: native.value_gradient(T, block, ()))
     expected = np.asarray(program(T, block))
     with ThreadPoolExecutor(4) as threads:
-        found = threads.map(lambda _: np.asarray(program(T, block)), range(400))
+        found = threads.map(lambda _: np.asarray(program(T, block)), range(200))
     assert all(f.tobytes() == expected.tobytes() for f in found)
     alone = np.concatenate(
         [

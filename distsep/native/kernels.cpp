@@ -80,7 +80,7 @@ void over_tiles(Threads& threads, F64& d, S32& pool, Result64& out, Make make) {
   const long nout = out->dimensions()[2];
   const int32_t* of = pool.typed_data();
   double* to = out->typed_data();
-  distsep::share(threads, s[0] * ntile, [=] {
+  distsep::share(threads, s[0] * ntile, nchunk * s[3], [=] {
     return [=, kernel = make()](long first, long last) mutable {
       for (long k = first; k < last; ++k)
         kernel(of[k], k * nchunk, nchunk, to + k * nout);
@@ -191,7 +191,8 @@ ffi::Error root(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 index,
   if (m.entries() > distsep::Root::MOST) return wrong("entries of a sample");
   if (!is(*out, {nblock, m.ntile, n})) return wrong("out");
   double* to = out->typed_data();
-  distsep::share(threads, nblock * m.ntile, [&m, n, to] {
+  const long lanes = m.ntile ? m.nlane / m.ntile : 0;
+  distsep::share(threads, nblock * m.ntile, lanes, [&m, n, to] {
     return [&m, n, to, kernel = distsep::Root(m)](long first, long last) mutable {
       for (long k = first; k < last; ++k)
         kernel(k / m.ntile, k % m.ntile, to + k * n);
@@ -225,7 +226,7 @@ ffi::Error amplitudes(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 
     return wrong("out");
   double *maps_to = out->typed_data(), *chi2_to = chi2->typed_data();
   return for_components<distsep::Amplitudes>(ncomp, [&]<typename Kernel>() {
-    distsep::share(threads, nblock, [=, &m, &w] {
+    distsep::share(threads, nblock, m.nlane, [=, &m, &w] {
       return [=, kernel = Kernel(m, w)](long first, long last) mutable {
         for (long b = first; b < last; ++b) chi2_to[b] = kernel(b, maps_to);
       };

@@ -9,13 +9,16 @@
 
 namespace distsep {
 
-// Do all of [0, n): every thread makes a worker of its own and calls it on one run of
-// them after another, `worker(first, last)`. The calling thread does its share, and
-// threads that come too late find nothing to do: no one waits for a thread to start.
+// Do all of [0, n), items of so many lanes each: every thread makes a worker of its own
+// and calls it on one run of them after another, `worker(first, last)`. The calling
+// thread does its share, and threads that come too late find nothing to do: no one waits
+// for a thread to start.
 template <typename Make>
-void share(xla::ffi::ThreadPool& pool, long n, const Make& make) {
-  constexpr long RUNS = 16;  // of each thread, where there are as many
-  const long threads = std::min<long>(pool.num_threads(), n);
+void share(xla::ffi::ThreadPool& pool, long n, long lanes, const Make& make) {
+  constexpr long RUNS = 16;      // of each thread, where there are as many
+  constexpr long FEWEST = 4096;  // lanes of a thread: what takes longer than waking it
+  const long most = std::min(n, 1 + n * lanes / FEWEST);
+  const long threads = std::min<long>(pool.num_threads(), most);
   struct State {
     std::atomic<long> next{0}, left;
   };
