@@ -42,9 +42,18 @@ def phases(result) -> list[str]:
 
 
 def separations(observation, found, **options):
-    """Return what is timed: a separation, added to a list."""
+    """Return what is timed: a separation.
+
+    The last result is put into `found`, and the seconds of all: as in a campaign, the
+    memory of the one before it is used again.
+    """
     model = skies.components()
-    return lambda: found.append(distsep.separate(model, observation, **options))
+
+    def separate():
+        found["result"] = distsep.separate(model, observation, **options)
+        found.setdefault("seconds", []).append(found["result"].seconds)
+
+    return separate
 
 
 def main():
@@ -56,12 +65,12 @@ def main():
         door, _ = timing.once(sky.observation)
         observation = sky.observation()
         for solver in SOLVERS[:1] if args.smoke else SOLVERS:
-            found = []
+            found = {}
             separate = separations(observation, found, solver=solver)
             timed = timing.measure(separate, args.repeats)
-            result = found[-1]
+            result = found["result"]
             distance = check(sky, result)
-            fits = [r.seconds["fit"] for r in found[1:]]
+            fits = [s["fit"] for s in found["seconds"][1:]]
             row = [nside, solver, result.steps, bench.seconds(float(np.median(fits)))]
             solvers.append([*row, bench.seconds(timed.compilation), f"{distance:.1e}"])
             if solver != "adam":

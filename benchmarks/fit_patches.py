@@ -57,11 +57,11 @@ def main():
     args = bench.arguments(__doc__, nside=(64, 256), smoke=(8,), solver="adam")
     ours, compared = [], []
     for name, nside, sky in cases(args):
-        found = []
+        found = {}
         how = {"patches": sky.patches, "solver": args.solver}
         separate = separations(sky.observation(), found, **how)
         timed = timing.measure(separate, min(args.repeats, 3), most=60.0)
-        result = found[-1]
+        result = found["result"]
         rest = check(sky, result)
         reduced = "no" if result.reduced is None else f"{result.reduced[0]:,} rows"
         ours.append(

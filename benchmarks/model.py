@@ -81,26 +81,24 @@ def busiest(grid: Grid, ranks: int) -> int:
     return -(-grid.nchunks // ranks) * grid.chunk
 
 
-def fitted(raw: list[tuple], sizes: tuple, seconds: list[float]) -> Machine:
+def fitted(raw: list[tuple], few: tuple, sizes: tuple, seconds: list) -> Machine:
     """Fit the constants.
 
     Args:
         raw: (ranks, devices, npix, step, reduction) of the strong series.
+        few: (npix, step) of one rank of one device with a small part of the sky: both
+            were alone on the memory.
         sizes: Bytes of the allreduces.
         seconds: Their times on 2 ranks.
     """
     one = next(r for r in raw if r[:2] == (1, 1))
-    # Two ranks of one device: what a step has beside the pixels does not halve.
-    two = next((r for r in raw if r[:2] == (2, 1)), None)
+    sample = max(one[3] - few[1], 0.0) / (one[2] - few[0])
     small = float(min(seconds))
-    dispatch = small
-    if two is not None:
-        dispatch = float(np.clip(2 * two[3] - one[3], small, one[3] / 2))
     slope = (seconds[-1] - small) / (sizes[-1] - sizes[0])
     return Machine(
-        sample=(one[3] - min(dispatch, one[3] / 2)) / one[2],
+        sample=sample,
         reduce=one[4] / one[2],
-        dispatch=dispatch,
+        dispatch=max(few[1] - sample * few[0], 0.0) + small,
         byte=max(float(slope), 0.0),
     )
 
@@ -134,7 +132,8 @@ def report(m: Machine, nside: int, raw: list[tuple], picture: Path | None) -> li
         f"{m.reduce * 1e9:.1f} ns per pixel of the reduction, "
         f"{bench.seconds(m.dispatch)} per step beside the pixels, "
         f"{m.byte * 1e9:.2f} ns per byte summed.\n",
-        "Assumed: ranks as fast as one core of this machine, each alone on its memory; "
+        "Assumed: ranks as fast as one core of this machine, each alone on its memory "
+        "(the two that were measured share one); "
         f"maps in memory (reading is section 5); {HOP * 1e6:.0f} us per hop of a tree "
         f"and at most {1e-9 / WIRE:.0f} GB/s between nodes; no waiting for a slow "
         "rank; a rank owns whole chunks, so that more ranks than chunks do not help; "

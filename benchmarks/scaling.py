@@ -178,7 +178,10 @@ def main():
         bench.table(["bytes", *(f"{n} ranks" for n in sums)], rows),
     ]
     if raw and 2 in sums:
-        machine = model.fitted(raw, sizes, sums[2])
+        npix = whole // 64
+        few = launch(args, 1, {"devices": 1, "nside": nside, "npix": npix})
+        small = npix, few["step"]["median"]
+        machine = model.fitted(raw, small, sizes, sums[2])
         picture = None
         if args.results is not None:
             picture = args.results.with_name(f"{args.results.stem}-scaling.png")

@@ -134,10 +134,17 @@ class Keeper:
         """Return the fields of a result that have pixels, and what they are."""
         header, kept = self._source.header, self._kept
         restore = getattr(header, "restore", lambda x: x)
-        found = {name: np.concatenate(v, -1) for name, v in self._maps.items()}
 
-        def whole(name):
-            return restore(found[name]) if name in found else None
+        def whole(name, put=restore):
+            parts = self._maps.get(name)
+            if parts is None:
+                return None
+            joined = parts[0] if len(parts) == 1 else np.concatenate(parts, -1)
+            out = put(joined)
+            return out.copy() if out is parts[0] else out
+
+        def here(name):
+            return whole(name, lambda x: x)
 
         covariance = whole("amplitude_covariance")
         return {
@@ -147,9 +154,10 @@ class Keeper:
             "amplitude_covariance": None
             if covariance is None
             else np.moveaxis(covariance, -1, 1),
-            "cell_ids": found.get("cell_ids"),
+            "cell_ids": here("cell_ids"),
             "patches": {
-                k: found.get(f"{k}.patch", np.zeros((1, 0), int)) for k in kept.patch_of
+                k: np.zeros((1, 0), int) if ids is None else ids
+                for k, ids in ((k, here(f"{k}.patch")) for k in kept.patch_of)
             },
             "component_names": tuple(kept.units),
             "covariance_names": kept.covariance,

@@ -5,6 +5,8 @@
 #   sbatch --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 launch/slurm.sh \
 #       distsep run run.toml
 #
+# Without GPUs, give each task its cores: --ntasks-per-node=8 --cpus-per-task=16.
+#
 #SBATCH --job-name=distsep
 #SBATCH --time=01:00:00
 #SBATCH --output=distsep-%j.out
@@ -31,5 +33,8 @@ if [ -z "${SLURM_MPI_TYPE:-}" ]; then
         *) SLURM_MPI_TYPE=pmi2 ;;
     esac
 fi
+
+# The cores of a task are not handed on to srun by themselves.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 exec srun --mpi="$SLURM_MPI_TYPE" "$root/launch/gpu-bind" "$@"

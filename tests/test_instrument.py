@@ -282,3 +282,20 @@ def test_one_error_lists_all_mistakes():
         assert words in text
     with pytest.raises(ValueError, match="nu"):
         Instrument([])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"nu": [95e9, 150e9]}, "in GHz.*divide it by 1e9"),
+        ({"depth_p": [3.0, -2.0]}, "`depth_p` of 150 should not be negative"),
+        ({"depth_i": [-3.0, np.nan], "fwhm": [1.0, -1.0]}, "of 95, `fwhm` of 150 sh"),
+    ],
+)
+def test_numbers_that_can_be_none_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Instrument(**{"nu": [95.0, 150.0]} | wrong)
+
+
+def test_a_depth_that_is_not_known_is_taken():
+    assert np.isnan(Instrument([95.0, 150.0], depth_p=[3.0, np.nan]).depth_p[1])

@@ -204,8 +204,12 @@ class Observation:
         """Put `(..., pix)` back in the caller's pixel order, NaN where not observed."""
         if self.caller_index is None:
             return values
-        out = np.full(values.shape[:-1] + (self.caller_npix,), np.nan, values.dtype)
-        out[..., self.caller_index] = values
+        out = pages.empty((*values.shape[:-1], self.caller_npix or 0), values.dtype)
+        if len(self.caller_index) < out.shape[-1]:
+            out.fill(np.nan)
+        # Map by map: several times faster than all at once.
+        for k in np.ndindex(*values.shape[:-1]):
+            out[k][self.caller_index] = values[k]
         return out
 
     def replace(self, **changes) -> "Observation":

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.sparse.csgraph import connected_components
 
+from distsep.data import pages
 from distsep.inference.curvature import Factor, places, sandwich_diagonal
 from distsep.inference.newton import Local
 from distsep.inference.objective import Objective
@@ -118,7 +119,9 @@ def _by_block(H, F) -> list[np.ndarray]:
     """H^-1, F^-1 and H^-1 F H^-1, full, each independent block on its own."""
     label = connected_components(abs(H) + abs(F), directed=False)[1]
     place, size = places(label), np.bincount(label)
-    out = [np.zeros(H.shape) for _ in range(3)]
+    out = [pages.empty(H.shape, float) for _ in range(3)]
+    for whole in out:
+        whole.fill(0.0)
     for m in np.unique(size):
         chosen = np.flatnonzero(size == m)
         rows = np.empty((len(chosen), m), int)

@@ -11,6 +11,8 @@ import numpy as np
 from distsep.model import units
 from distsep.model.quadrature import RESPONSES, Quadrature
 
+_LARGEST_NU = 1e6  # GHz
+
 
 class Instrument:
     """Frequency bands and what is known of them.
@@ -62,8 +64,16 @@ class Instrument:
         self.response: tuple[str, ...] = listed
         if not (np.isfinite(self.nu) & (self.nu > 0)).all():
             mistakes.append(f"`nu` should be positive frequencies [GHz]; got {nu}")
+        elif (self.nu > _LARGEST_NU).any():
+            mistakes.append(
+                f"`nu` should be in GHz; got {nu}: if that is in Hz, divide it by 1e9"
+            )
         if len(self.bands) != nf or len(set(self.bands)) != nf:
             mistakes.append(f"`bands` should be {nf} different names; got {self.bands}")
+        elif negative := self._negative():
+            mistakes.append(
+                f"{negative} should not be negative (NaN says that one is not known)"
+            )
         if len(listed) != nf or not set(listed) <= set(RESPONSES):
             mistakes.append(
                 f"`response` should be one of {', '.join(RESPONSES)}, or one for each "
@@ -133,6 +143,12 @@ class Instrument:
                 "noise variance with the maps, or leave out these bands."
             )
         return depth
+
+    def _negative(self) -> str:
+        """Which numbers that are sizes are negative, in which bands, in words."""
+        sizes = {k: getattr(self, k) for k in ("depth_p", "depth_i", "fwhm")}
+        found = {k: self._where(v < 0) for k, v in sizes.items() if v is not None}
+        return ", ".join(f"`{k}` of {', '.join(b)}" for k, b in found.items() if b)
 
     def _where(self, condition: np.ndarray) -> list[str]:
         return [band for band, bad in zip(self.bands, condition, strict=True) if bad]
