@@ -6,10 +6,9 @@ of its own on the same arrays, on 1 core and on 2: as threads of one device, two
 of one rank, or two ranks (numpy on 1: two would take half its time at best, and that is
 what two cores are compared with). Bytes: maps and inverse variances once each, against
 the measured bandwidth of memory. The values and gradients are compared before a time is
-printed.
-`kernel` is the compiled pass alone; `step` is what a fit waits for, the sum over ranks
-included. Where the noise is uniform the data reduce: that step is timed beside furax's
-too.
+printed. `kernel` is the compiled pass alone; `step` is what a fit waits for, the sum
+over ranks included. Where the noise is uniform the data reduce: that step is timed
+beside furax's too.
 """
 
 import bench

@@ -135,29 +135,25 @@ class Keeper:
         header, kept = self._source.header, self._kept
         restore = getattr(header, "restore", lambda x: x)
 
-        def whole(name, put=restore):
+        def held(name, put=lambda x: x):
             parts = self._maps.get(name)
             if parts is None:
                 return None
-            joined = parts[0] if len(parts) == 1 else np.concatenate(parts, -1)
-            out = put(joined)
-            return out.copy() if out is parts[0] else out
+            out = put(parts[0] if len(parts) == 1 else np.concatenate(parts, -1))
+            return out.copy() if out is parts[0] else out  # the result's own
 
-        def here(name):
-            return whole(name, lambda x: x)
-
-        covariance = whole("amplitude_covariance")
+        covariance = held("amplitude_covariance", restore)
         return {
-            "amplitudes": whole("amplitudes"),
-            "chi2": whole("chi2"),
-            "residuals": whole("residuals"),
+            "amplitudes": held("amplitudes", restore),
+            "chi2": held("chi2", restore),
+            "residuals": held("residuals", restore),
             "amplitude_covariance": None
             if covariance is None
             else np.moveaxis(covariance, -1, 1),
-            "cell_ids": here("cell_ids"),
+            "cell_ids": held("cell_ids"),
             "patches": {
                 k: np.zeros((1, 0), int) if ids is None else ids
-                for k, ids in ((k, here(f"{k}.patch")) for k in kept.patch_of)
+                for k, ids in ((k, held(f"{k}.patch")) for k in kept.patch_of)
             },
             "component_names": tuple(kept.units),
             "covariance_names": kept.covariance,

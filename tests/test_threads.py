@@ -19,7 +19,8 @@ ENVIRONMENT = (
 def node(monkeypatch):
     """A node where this process may use `mine` cores, and its launcher `all_of_us`."""
     for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # what a test sets is taken back
+        monkeypatch.delenv(name)
 
     def make(mine, all_of_us, **environment):
         masks = {0: range(mine), os.getppid(): range(all_of_us)}

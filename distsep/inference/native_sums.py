@@ -25,8 +25,9 @@ def native_kernel(kernel: Callable, tables: Any) -> Callable | None:
 
     Communication: none.
     """
-    own = {block_value_gradient: _value_gradient, block_curvature: _curvature}
-    return own.get(kernel) if kernel in own and few_components(tables) else None
+    every = {block_value_gradient: _value_gradient, block_curvature: _curvature}
+    own = every.get(kernel)
+    return own if own is not None and few_components(tables) else None
 
 
 def few_components(tables: Tables) -> bool:

@@ -109,6 +109,11 @@ def chunked(block: Block, lanes: int) -> Block:
     return jax.tree.map(cut, block._replace(pool=None))._replace(pool=block.pool)
 
 
+def in_chunks(block: Block) -> bool:
+    """Whether the samples of many blocks were cut into chunks."""
+    return block.d.ndim == 4
+
+
 def joined(block: Block) -> Block:
     """Undo `chunked`."""
 

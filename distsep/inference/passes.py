@@ -20,7 +20,7 @@ from distsep.data.samples import marginalise_missing
 from distsep.data.source import ahead
 from distsep.inference.likelihood import Block, Tables
 from distsep.inference.native_sums import few_components, native_kernel
-from distsep.inference.packing import Lanes, RawMaps, chunked, joined, pack
+from distsep.inference.packing import Lanes, RawMaps, chunked, in_chunks, joined, pack
 from distsep.inference.reduce import block_root
 from distsep.native import kernels as native
 
@@ -165,22 +165,21 @@ class Survey:
 
     def _pack(self, i: int) -> tuple[Part, tuple, Block]:
         part, maps, lanes = self._raw(i)
-        packing = _pack_chunks if self._has_chunks(maps, part) else pack
+        packing = _pack_chunks if self._has_chunks(maps) else pack
         program = self._devices.over_blocks(packing)
         return part, (), program(self._whitening, maps, lanes)
 
-    def _has_chunks(self, maps: RawMaps, part: Part) -> bool:
+    def _has_chunks(self, maps: RawMaps) -> bool:
         """Whether samples are whitened, or have variances of their own."""
         own = maps.invN is not None and len(maps.invN) == len(maps.d)
-        whole = part.layout.tile % native.WIDTH == 0
-        return (own or self._whitened) and whole and native.usable()
+        return (own or self._whitened) and native.usable()
 
     def blocks(self) -> Iterator[tuple[Part, Block]]:
         """Yield the parts with their samples packed, on the devices."""
         kept = self._kept if self._packed else None
         for part, _, block in map(self._pack, self._parts) if kept is None else kept:
             join = self._devices.over_blocks(_join)
-            yield part, join((), (), block) if _in_chunks(block) else block
+            yield part, join((), (), block) if in_chunks(block) else block
 
     def outputs(self, kernel: Callable, tables) -> Iterator[tuple[Part, np.ndarray]]:
         """Run a kernel over every block of this rank, part by part.
@@ -250,7 +249,7 @@ class Survey:
         """The compiled kernel, of these arrays if it has one; else that of XLA."""
         over_blocks, over_shares = self._devices.over_blocks, self._devices.over_shares
         template = self.template
-        if self._packed and _in_chunks(blocks):
+        if self._packed and in_chunks(blocks):
             if (own := native_kernel(kernel, tables)) is not None:
                 return over_shares(_native_sums(own, template))
             return over_blocks(_of_chunks(kernel, template))
@@ -274,10 +273,6 @@ def _enlarge(blocks: list[Block]) -> None:
         for shard in x.addressable_shards:
             if shard.device.platform == "cpu":
                 pages.enlarge(shard.data.unsafe_buffer_pointer(), shard.data.nbytes)
-
-
-def _in_chunks(block: Block) -> bool:
-    return block.d.ndim == 4
 
 
 def _pack_chunks(whitening, maps, lanes) -> Block:

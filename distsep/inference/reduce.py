@@ -16,7 +16,7 @@ import numpy as np
 
 from distsep.inference.likelihood import Block, Tables
 from distsep.inference.native_sums import native_kernel
-from distsep.inference.packing import joined
+from distsep.inference.packing import in_chunks, joined
 from distsep.inference.tiles import TOGETHER
 from distsep.native import kernels as native
 
@@ -153,24 +153,18 @@ class ReducedData:
         npool = len(roots)
         n = int(round(roots.shape[1] ** 0.5))
         self.rows, self.template = npool * n, tuple(template)
+        # A chunk for each pool: whole vectors for the compiled kernels.
+        own = native.usable() and n <= native.LANES
+        x = np.zeros((npool, n, -(-n // native.WIDTH) * native.WIDTH if own else n))
+        x[..., :n] = np.swapaxes(roots.reshape(npool, n, n), 1, 2)
         pool = np.arange(npool, dtype=np.int32)
-        if native.usable() and n <= native.LANES:
-            x = np.zeros((1, npool, n, -(-n // native.WIDTH) * native.WIDTH))
-            x[0, ..., :n] = np.swapaxes(roots.reshape(npool, n, n), 1, 2)
-            d, t = x[:, :, :nrow].copy(), x[:, :, nrow:].copy()
-            self.block = single(Block(d, t, pool[None]))
-            return
-        x = np.moveaxis(roots.reshape(npool, n, n), 2, 0).reshape(n, npool * n)
-        self.block = single(Block(x[:nrow].copy(), x[nrow:].copy(), pool))
+        block = Block(x[:, :nrow], x[:, nrow:], pool)
+        block = jax.tree.map(lambda x: x[None], block) if own else joined(block)
+        self.block = single(block)
 
     def __call__(self, kernel: Callable, tables: Tables) -> np.ndarray:
         """One pass. Communication: none."""
-        return np.asarray(_one_pass(kernel, self.template, tables, self.block))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _one_pass(kernel, template, tables, block):
-    return reduced_sums(kernel, tables, block, template)
+        return np.asarray(_one_pass(kernel, tables, self.block, self.template))
 
 
 def reduced_sums(kernel: Callable, T: Tables, block: Block, template):
@@ -178,10 +172,11 @@ def reduced_sums(kernel: Callable, T: Tables, block: Block, template):
 
     Communication: none.
     """
-    if block.d.ndim == 2:
+    if not in_chunks(block):
         return kernel(T, block, template)
-    own = native_kernel(kernel, T)
-    if own is not None:
+    if (own := native_kernel(kernel, T)) is not None:
         return own(T, block, template)[0]
-    plain = joined(jax.tree.map(lambda x: x[0], block))
-    return kernel(T, plain, template)
+    return kernel(T, joined(jax.tree.map(lambda x: x[0], block)), template)
+
+
+_one_pass = jax.jit(reduced_sums, static_argnums=(0, 3))

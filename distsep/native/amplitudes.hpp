@@ -63,22 +63,10 @@ class Amplitudes {
           put(d + f * CHUNK + u,
               at(d + f * CHUNK + u) -
                   all(model_[f * nt + k]) * at(d + (m_.nrow + k) * CHUNK + u));
-    // z = Q^T d, r = d - Q z; then once more: removes what rounding left along A.
+    // Once more by y: removes what rounding left along A.
     Vec z[C][2], y[C][2], chi2[2] = {all(0.0), all(0.0)};
-    for (int c = 0; c < C; ++c)
-      for (int u = 0; u < 2; ++u) z[c][u] = y[c][u] = all(0.0);
-    for (int f = 0; f < m_.nrow; ++f)
-      for (int u = 0; u < 2; ++u) {
-        const Vec x = at(d + f * CHUNK + u * WIDTH);
-        for (int c = 0; c < C; ++c) z[c][u] += all(Q_[f * C + c]) * x;
-      }
-    for (int f = 0; f < m_.nrow; ++f)
-      for (int u = 0; u < 2; ++u) {
-        Vec r = at(d + f * CHUNK + u * WIDTH);
-        for (int c = 0; c < C; ++c) r -= all(Q_[f * C + c]) * z[c][u];
-        for (int c = 0; c < C; ++c) y[c][u] += all(Q_[f * C + c]) * r;
-        chi2[u] += r * r;
-      }
+    project<C, 2>(Q_, m_.nrow, d, CHUNK, z, y,
+                  [&](int, int u, Vec r) { chi2[u] += r * r; });
     for (int c = 0; c < C; ++c)
       for (int u = 0; u < 2; ++u) {
         z[c][u] += y[c][u];

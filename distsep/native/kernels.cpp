@@ -11,6 +11,7 @@
 #include "root.hpp"
 #include "share.hpp"
 #include "value_gradient.hpp"
+#include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
 using distsep::Weighted;
@@ -63,7 +64,7 @@ Weighted weighted(F64& d, F64& w, F64& t, F64& A, F64& dA, F64& phi, F64& alpha,
   const auto s = d.dimensions();
   Weighted p;
   p.d = d.typed_data(), p.t = t.typed_data();
-  p.w = w.element_count() || !d.element_count() ? w.typed_data() : nullptr;
+  p.w = w.element_count() ? w.typed_data() : nullptr;
   p.A = A.typed_data(), p.dA = dA.typed_data();
   p.phi = phi.typed_data(), p.alpha = alpha.typed_data(), p.use = use.begin();
   p.nrow = s[2], p.nlane = s[3], p.ncomp = A.dimensions()[2];
@@ -93,7 +94,7 @@ const char* mistake(F64& d, F64& w, F64& t, S32& pool, F64& A, F64& dA, F64& phi
                     F64& alpha, Use use, Result64& out, bool second) {
   if (!is(d, {-1, -1, -1, -1})) return "d has four axes";
   const auto s = d.dimensions();
-  if (w.element_count() && !is(w, {s[0], s[1], s[2], s[3]})) return "w is like d";
+  if (!is(w, {0, 0, 0, 0}) && !is(w, {s[0], s[1], s[2], s[3]})) return "w is like d";
   if (!is(t, {s[0], s[1], -1, s[3]})) return "t is like d, but for its rows";
   if (s[3] % distsep::WIDTH || s[3] > distsep::CHUNK) return "lanes of a chunk";
   if (!is(pool, {s[0], -1})) return "pool has the blocks of d";

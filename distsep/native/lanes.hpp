@@ -33,6 +33,28 @@ inline Vec at(const double* p) {
 
 inline void put(double* p, Vec x) { std::memcpy(p, &x, sizeof x); }
 
+// Of U vectors of whitened lanes, Q (row, comp) orthonormal: z = Q^T d, r = d - Q z, each
+// handed on as `each(row, vector, r)`, and what rounding left of it along Q, y = Q^T r.
+template <int C, int U, typename Each>
+inline __attribute__((always_inline)) void project(const double* Q, int nrow,
+                                                   const double* d, long stride,
+                                                   Vec (*z)[U], Vec (*y)[U], Each each) {
+  for (int c = 0; c < C; ++c)
+    for (int u = 0; u < U; ++u) z[c][u] = y[c][u] = all(0.0);
+  for (int f = 0; f < nrow; ++f)
+    for (int u = 0; u < U; ++u) {
+      const Vec x = at(d + f * stride + u * WIDTH);
+      for (int c = 0; c < C; ++c) z[c][u] += all(Q[f * C + c]) * x;
+    }
+  for (int f = 0; f < nrow; ++f)
+    for (int u = 0; u < U; ++u) {
+      Vec r = at(d + f * stride + u * WIDTH);
+      for (int c = 0; c < C; ++c) r -= all(Q[f * C + c]) * z[c][u];
+      for (int c = 0; c < C; ++c) y[c][u] += all(Q[f * C + c]) * r;
+      each(f, u, r);
+    }
+}
+
 struct Free {
   void operator()(double* p) const { ::operator delete[](p, std::align_val_t(64)); }
 };

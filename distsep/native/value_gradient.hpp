@@ -84,7 +84,7 @@ class ValueGradient {
   template <int E, Kind K>
   void tile(long pool, long first, long nchunk, double* out) {
     const double* A = p_.A + pool * p_.nrow * C;
-    for (int f = 0, k = 0; f < p_.nrow; ++f)
+    for (int f = 0, k = 0; K != WHITE && f < p_.nrow; ++f)
       for (int i = 0; i < C; ++i)
         for (int j = 0; j <= i; ++j) products_[k++] = A[f * C + i] * A[f * C + j];
     if constexpr (E == MANY) {
@@ -196,20 +196,8 @@ class ValueGradient {
     const int n = p_.nlane;
     double* kept = weighted_.get() + v;
     Vec z[C][U], more[C][U];
-    for (int c = 0; c < C; ++c)
-      for (int u = 0; u < U; ++u) z[c][u] = more[c][u] = all(0.0);
-    for (int f = 0; f < p_.nrow; ++f)
-      for (int u = 0; u < U; ++u) {
-        const Vec x = at(d + f * n + v + u * WIDTH);
-        for (int c = 0; c < C; ++c) z[c][u] += all(A[f * C + c]) * x;
-      }
-    for (int f = 0; f < p_.nrow; ++f)
-      for (int u = 0; u < U; ++u) {
-        Vec r = at(d + f * n + v + u * WIDTH);
-        for (int c = 0; c < C; ++c) r -= all(A[f * C + c]) * z[c][u];
-        for (int c = 0; c < C; ++c) more[c][u] += all(A[f * C + c]) * r;
-        put(kept + f * n + u * WIDTH, r);
-      }
+    project<C, U>(A, p_.nrow, d + v, n, z, more,
+                  [=](int f, int u, Vec r) { put(kept + f * n + u * WIDTH, r); });
     for (int f = 0; f < p_.nrow; ++f)
       for (int u = 0; u < U; ++u) {
         Vec r = at(kept + f * n + u * WIDTH);
