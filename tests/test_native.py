@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from distsep.inference.likelihood import (
 )
 from distsep.inference.packing import Lanes, RawMaps, Whitening, chunked, joined, pack
 from distsep.inference.pixels import block_amplitudes
+from distsep.model.entries import Entries
 from distsep.native import build
 from distsep.native import kernels as native
 
@@ -32,17 +34,23 @@ def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW, nkind=2):
     A = A + 0.05 * rng.normal(size=(NPOOL, nrow, ncomp))
     Q, R = np.linalg.qr(A)
     ncolumn = ncomp + nregional
+    d2A = rng.normal(size=(NPOOL, nkind, nkind, nrow, ncolumn))
     tables = Tables(
         A=A,
         Q=Q,
         Rinv=np.linalg.inv(R),
-        dA=rng.normal(size=(NPOOL, nkind, nrow, ncolumn)),
-        d2A=rng.normal(size=(NPOOL, nkind, nkind, nrow, ncolumn)),
+        dA=entries(rng.normal(size=(NPOOL, nkind, nrow, ncolumn))),
+        d2A=entries(d2A + np.swapaxes(d2A, 1, 2)),
         regional=rng.normal(size=(NPOOL, nrow, nregional)),
         phi=rng.normal(size=(NPOOL, nglobal, nrow)),
         alpha=rng.normal(size=(NPOOL, nglobal)),
     )
     return jax.tree.map(jnp.asarray, tables)
+
+
+def entries(derivative):
+    """Those of every pool."""
+    return jax.vmap(Entries.full)(jnp.asarray(derivative))
 
 
 @needs_kernels
@@ -60,7 +68,6 @@ def make_tables(rng, ncomp, nglobal=0, nregional=0, nrow=NROW, nkind=2):
 def test_sums_over_samples_with_their_own_variances(ncomp, template, nregional, tile):
     rng = np.random.default_rng(tile + ncomp)
     T = make_tables(rng, ncomp, len(template), nregional)
-    T = T._replace(d2A=T.d2A + jnp.swapaxes(T.d2A, 1, 2))
     check_sums(rng, T, tile, template)
 
 
@@ -86,7 +93,10 @@ def test_arrays_that_do_not_fit_are_refused():
         ("lanes", T, good._replace(d=x[..., :4], w=x[..., :4], t=good.t[..., :4])),
         ("whole tiles", T, good._replace(pool=jnp.zeros((1, 3), jnp.int32))),
         ("rows of d", T._replace(A=T.A[:, 1:]), good),
-        ("rows and columns of A", T._replace(dA=T.dA[..., 1:]), good),
+        ("rows and columns of A", T._replace(dA=cut_entries(T.dA, rows=1)), good),
+        ("rows and columns of A", T._replace(dA=cut_entries(T.dA, places=1)), good),
+        ("rows and columns of A", T._replace(dA=cut_entries(T.dA, kinds=1)), good),
+        ("rows and columns of A", T._replace(dA=cut_entries(T.dA, columns=1)), good),
         ("rows of d", T._replace(phi=T.phi[:, :, 1:]), good),
         ("one to six", make_tables(rng, 7), good),
     ]
@@ -95,8 +105,17 @@ def test_arrays_that_do_not_fit_are_refused():
             native.value_gradient(tables, block, ())
         with pytest.raises(Exception, match=words):
             native.curvature(tables, block, ())
+    for less in ({"rows": 1}, {"places": 1}):
+        with pytest.raises(Exception, match="d2A is like dA"):
+            native.curvature(T._replace(d2A=cut_entries(T.d2A, **less)), good, ())
     with pytest.raises(Exception, match="a template"):
         native.value_gradient(make_tables(rng, 3, 1), good, (0,))
+
+
+def cut_entries(x, rows=0, places=0, kinds=0, columns=0):
+    """Entries that lack something."""
+    shape = x.shape[0] - kinds, x.shape[1] - columns
+    return replace(x, value=x.value[..., rows:], places=x.places[places:], shape=shape)
 
 
 @needs_kernels
@@ -129,17 +148,29 @@ def cut_tiles(lanes, n):
 @pytest.mark.parametrize("tile", [8, 192])
 @pytest.mark.parametrize("nslope", range(7))
 def test_sums_where_some_columns_do_not_move(tile, nslope):
-    """As for laws: each parameter moves one column or two, others in other pools."""
+    """As for laws: each parameter moves one column or two."""
     rng = np.random.default_rng(nslope)
     T = make_tables(rng, 3)
-    moves = np.zeros((NPOOL, 2 * 3))
-    for pool, n in enumerate([nslope, min(nslope, 3), nslope]):
-        moves[pool, rng.permutation(6)[:n]] = 1
-    moves = moves.reshape(NPOOL, 2, 1, 3)
-    dA = np.array(T.dA * moves)
+    dA = np.zeros((NPOOL, 2, NROW, 3))
+    moves = np.zeros(6, bool)
+    moves[rng.permutation(6)[:nslope]] = True
+    np.copyto(dA, T.dA.dense(1), where=moves.reshape(2, 1, 3))
     dA[:, :, 0] = 0  # the band at nu0
     d2A = np.einsum("pkrc,pmrc->pkmrc", dA, dA)
-    check_sums(rng, T._replace(dA=jnp.asarray(dA), d2A=jnp.asarray(d2A)), tile, ())
+    T = T._replace(dA=not_zero(dA), d2A=not_zero(d2A))
+    assert len(T.dA.places) == nslope
+    check_sums(rng, T, tile, ())
+
+
+def not_zero(derivative):
+    """Entries of the columns that are not zero in every pool."""
+    x = np.moveaxis(derivative, -2, -1)
+    found = np.argwhere(x.any((0, -1))).tolist()
+    columns = {(*p,): jnp.asarray(x[(slice(None), *p)]) for p in found}
+    shape = derivative.shape[1], derivative.shape[-1]
+    made = Entries.of(columns, shape, (NPOOL, NROW))
+    np.testing.assert_array_equal(made.dense(derivative.ndim - 3), derivative)
+    return made
 
 
 def check_sums(rng, T, tile, template, weighted=True):
@@ -181,7 +212,7 @@ def test_sums_over_whitened_samples(ncomp, template, tile):
     rng = np.random.default_rng(tile + ncomp)
     T = make_tables(rng, ncomp, len(template), 2 if template else 0)
     one = jnp.broadcast_to(jnp.eye(ncomp), (NPOOL, ncomp, ncomp))
-    T = T._replace(A=T.Q, Rinv=one, d2A=T.d2A + jnp.swapaxes(T.d2A, 1, 2))
+    T = T._replace(A=T.Q, Rinv=one)
     check_sums(rng, T, tile, template, weighted=False)
 
 

@@ -292,8 +292,9 @@ class Pieces:
         self._at = sum(len(e) for e in every[:rank])
         pools = np.concatenate(every)
         self._order = np.argsort(pools, kind="stable")
-        self._pool = pools[self._order]
-        self._starts = np.flatnonzero(np.diff(self._pool, prepend=-1))
+        pools = pools[self._order]
+        self._starts = np.flatnonzero(np.diff(pools, prepend=-1))
+        self._pools = pools[self._starts]
         self.npool, self.number = npool, len(pools)
 
     def table(self, rows: np.ndarray, merge=np.add.reduceat) -> np.ndarray:
@@ -301,14 +302,20 @@ class Pieces:
         # Starts at +0.0: adding the zeros of other ranks then changes no bit.
         out = np.zeros((self.number, rows.shape[-1]))
         if len(self._starts_here):
-            live = rows.reshape(-1, rows.shape[-1])[self._tiles]
+            live = rows.reshape(-1, rows.shape[-1]).take(self._tiles, 0)
             at = slice(self._at, self._at + len(self._starts_here))
-            out[at] += merge(live, self._starts_here)
+            out[at] += _merged(live, self._starts_here, merge)
         return out
 
     def pool_sum(self, table: np.ndarray, merge=np.add.reduceat) -> np.ndarray:
         """Add the rows of each pool, in the order of the blocks: `(pool, k)`."""
         out = np.zeros((self.npool, table.shape[-1]))
         if self.number:
-            out[self._pool[self._starts]] += merge(table[self._order], self._starts)
+            runs = table.take(self._order, 0)
+            out[self._pools] += _merged(runs, self._starts, merge)
         return out
+
+
+def _merged(rows: np.ndarray, starts: np.ndarray, merge: Callable) -> np.ndarray:
+    """Merge runs of rows; where each is one row there is nothing to merge."""
+    return rows if len(rows) == len(starts) else merge(rows, starts)

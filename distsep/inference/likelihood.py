@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from distsep.inference.tiles import sums_over_tiles
+from distsep.model.entries import Entries
 
 
 class Block(NamedTuple):
@@ -47,8 +48,9 @@ class Tables(NamedTuple):
         A: Mixing matrix of the components that are free in every sample.
         Q: Orthonormal basis of its columns; None where rows are not whitened.
         Rinv: Inverse of the triangle R of A = Q R, likewise.
-        dA: Derivatives by each spectral parameter, of A and of `regional` beside it.
-        d2A: Second derivatives.
+        dA: Derivatives by each spectral parameter, of A and of `regional` beside it:
+            values `(pool, entry, row)`.
+        d2A: Second derivatives, likewise.
         regional: Columns of the components with one amplitude per region.
         phi: Rows on which each global term acts, `regional` included at the end.
         alpha: Coefficient of each global term.
@@ -57,8 +59,8 @@ class Tables(NamedTuple):
     A: Float[Array, "pool row comp"]
     Q: Float[Array, "pool row comp"] | None
     Rinv: Float[Array, "pool comp comp"] | None
-    dA: Float[Array, "pool kind row column"]
-    d2A: Float[Array, "pool kind kind row column"] | None
+    dA: Entries
+    d2A: Entries | None
     regional: Float[Array, "pool row regional"]
     phi: Float[Array, "pool global row"]
     alpha: Float[Array, "pool global"]
@@ -207,7 +209,7 @@ def _tile_value_gradient(template, T: Tables, block: Block):
     # As a product of vectors: a plain sum of products takes twice the time.
     value = 0.5 * _dot(lanes.Nr.ravel(), lanes.r.ravel())
     G = _dot(lanes.Nr, columns.T)
-    gradient = -jnp.sum(T.dA * G, (1, 2))
+    gradient = -jnp.sum(T.dA.dense(1) * G, (1, 2))
     if template:
         Nrt = _dot(lanes.Nr, block.t.T)[:, jnp.array(template)]
         gradient = jnp.concatenate([gradient, -jnp.sum(T.phi.T * Nrt, 0)])
@@ -230,10 +232,10 @@ class _Directions(NamedTuple):
 
 def _directions(T: Tables, lanes: _Lanes, block: Block, template) -> _Directions:
     columns = fixed_and_free(T, block.t, lanes.s, template)
-    ncomp = T.A.shape[1]
-    spectral = jnp.einsum("krc,cl->krl", T.dA, columns)
+    dA, ncomp = T.dA.dense(1), T.A.shape[1]
+    spectral = jnp.einsum("krc,cl->krl", dA, columns)
     y = [spectral]
-    u = [jnp.einsum("krc,rl->kcl", T.dA[:, :, :ncomp], lanes.Nr)]
+    u = [jnp.einsum("krc,rl->kcl", dA[:, :, :ncomp], lanes.Nr)]
     if template:
         y.append(T.phi[:, :, None] * block.t[jnp.array(template)][:, None])
         u.append(jnp.zeros((len(template), ncomp, lanes.r.shape[1])))
@@ -271,15 +273,17 @@ def _tile_curvature(template, T: Tables, block: Block):
 def _bending(T: Tables, lanes: _Lanes, block: Block, template):
     """r^T N^-1 times the second derivatives of A s + F alpha, `(n, n)`."""
     columns = fixed_and_free(T, block.t, lanes.s, template)
-    nkind, n, ncomp = T.dA.shape[0], T.dA.shape[0] + len(template), T.A.shape[1]
+    assert T.d2A is not None
+    dA, ncomp = T.dA.dense(1), T.A.shape[1]
+    nkind, n = len(dA), len(dA) + len(template)
     G = _dot(lanes.Nr, columns.T)
     out = jnp.zeros((n, n))
-    out = out.at[:nkind, :nkind].set(jnp.einsum("ijrc,rc->ij", T.d2A, G))
+    out = out.at[:nkind, :nkind].set(jnp.einsum("ijrc,rc->ij", T.d2A.dense(2), G))
     # A regional column moves with beta and is multiplied by its coefficient.
     for k in range(T.regional.shape[1]):
         place = n - T.regional.shape[1] + k
         Nrt = _dot(lanes.Nr, block.t[template[place - nkind]])
-        mixed = T.dA[:, :, ncomp + k] @ Nrt
+        mixed = dA[:, :, ncomp + k] @ Nrt
         out = out.at[:nkind, place].set(mixed).at[place, :nkind].set(mixed)
     return out
 

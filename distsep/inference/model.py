@@ -95,12 +95,15 @@ def tables(shape: Shape, x, index, white) -> Tables:
         white: Whitening of each pool, or None.
     """
     nkind = len(shape.mixing.names)
-    A, dA, d2A = (_whiten(white, m) for m in shape.mixing.evaluate(x[index[:, :nkind]]))
+    A, *derivatives = shape.mixing.evaluate(x[index[:, :nkind]])
+    A = _whiten(white, A)
     npool, nrow, ncolumn = A.shape
     last = list(shape.regional)
     first = [c for c in range(ncolumn) if c not in last]
-    if last:
-        A, dA, d2A = (m[..., np.array(first + last)] for m in (A, dA, d2A))
+    dA, d2A = (
+        d.rows(partial(_whiten, white)).reordered(first + last) for d in derivatives
+    )
+    A = A[..., np.array(first + last)] if last else A
     free, regional = A[..., : len(first)], A[..., len(first) :]
     acts = np.zeros((nrow, len(shape.band_rows)))
     for k, rows in enumerate(shape.band_rows):
@@ -146,10 +149,9 @@ def orthonormal(A):
 
 
 def _whiten(white, x):
-    """Apply the whitening of each pool to the rows, the second last axis."""
+    """Apply the whitening of each pool to `(pool, row, ...)`."""
     if white is None:
         return x
     if white.ndim == 2:
-        shape = (white.shape[0],) + (1,) * (x.ndim - 3) + (white.shape[1], 1)
-        return white.reshape(shape) * x
-    return jnp.einsum("prs,p...sc->p...rc", white, x)
+        return white[..., None] * x
+    return jnp.einsum("prs,psc->prc", white, x)

@@ -6,8 +6,6 @@ As the functions of the same names in `likelihood`, of many blocks at once.
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
-
 from distsep.inference.likelihood import (
     Block,
     Tables,
@@ -52,14 +50,5 @@ def _for_samples(T: Tables, block: Block) -> Tables:
         return T
     assert T.Q is not None
     assert T.Rinv is not None
-    n, Rinv = T.Q.shape[-1], T.Rinv
-
-    def turn(x):
-        def product(i, j):
-            return x[..., i] * jnp.expand_dims(Rinv[:, i, j], range(1, x.ndim - 1))
-
-        free = [sum(product(i, j) for i in range(j + 1)) for j in range(n)]
-        return jnp.stack([*free, *(x[..., k] for k in range(n, x.shape[-1]))], -1)
-
-    d2A = None if T.d2A is None else turn(T.d2A)
-    return T._replace(A=T.Q, dA=turn(T.dA), d2A=d2A)
+    d2A = None if T.d2A is None else T.d2A.times(T.Rinv)
+    return T._replace(A=T.Q, dA=T.dA.times(T.Rinv), d2A=d2A)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from distsep.model.entries import Entries
 from distsep.model.law import Law
 from distsep.model.quadrature import Quadrature
 
@@ -31,11 +32,12 @@ class Columns(NamedTuple):
     first: dict[tuple[int, ...], Array]
     second: dict[tuple[int, ...], Array]
 
-    def dense(self, count: int) -> tuple[Array, Array, Array]:
-        """(freq, comp), (K, freq, comp), (K, K, freq, comp) for K = `count`."""
-        comp = self.value.shape[1]
-        dA = _dense(self.first, (count, comp), self.value)
-        return self.value, dA, _dense(self.second, (count, count, comp), self.value)
+    def entries(self, count: int) -> tuple[Array, Entries, Entries]:
+        """The same as arrays, for K = `count`."""
+        nfreq, ncomp = self.value.shape
+        shape, size = (count, ncomp), (nfreq,)
+        first = Entries.of(self.first, shape, size)
+        return self.value, first, Entries.of(self.second, shape, size)
 
 
 def columns(
@@ -133,13 +135,3 @@ def shifted_columns(
 def _add(table: dict[tuple[int, ...], Array], key: tuple[int, ...], x: Array) -> None:
     """Add to an entry: two parameters of one law may be the same free parameter."""
     table[key] = table[key] + x if key in table else x
-
-
-def _dense(
-    table: dict[tuple[int, ...], Array], shape: tuple[int, ...], value: Array
-) -> Array:
-    """Entries (freq,) at places (..., comp), zero elsewhere -> (..., freq, comp)."""
-    out = jnp.zeros((*shape[:-1], len(value), shape[-1]))
-    for (*kinds, column), x in table.items():
-        out = out.at[(*kinds, slice(None), column)].set(x)
-    return out

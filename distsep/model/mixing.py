@@ -17,6 +17,7 @@ from jax import Array
 
 from distsep.model import units
 from distsep.model.columns import Columns, columns, shifted_columns
+from distsep.model.entries import Entries
 from distsep.model.free import band_names, free_parameters
 from distsep.model.instrument import Instrument
 from distsep.model.mistakes import InputError, unknown_names
@@ -110,8 +111,8 @@ class MixingMatrix:
         if mistakes:
             raise InputError("MixingMatrix(...)", *mistakes)
         self._value = jax.jit(self.value)
-        self._first = jax.jit(lambda values: self.evaluate(values)[1])
-        self._second = jax.jit(lambda values: self.evaluate(values)[2])
+        self._first = jax.jit(lambda values: self.evaluate(values)[1].dense(1))
+        self._second = jax.jit(lambda values: self.evaluate(values)[2].dense(2))
 
     @cached_property
     def _content(self) -> tuple[Any, ...]:
@@ -176,12 +177,14 @@ class MixingMatrix:
         stokes = self.stokes if self.joint else None
         return row_factors(values, len(self.instrument.nu), gains, angles, stokes)
 
-    def _pool(self, values: Array) -> tuple[Array, Array, Array]:
+    def _pool(self, values: Array) -> tuple[Array, Entries, Entries]:
         """A, dA, d2A for one set of parameters (K,)."""
-        A, dA, d2A = self._columns(values).dense(len(self.names))
+        A, dA, d2A = self._columns(values).entries(len(self.names))
         if not (self._per_band["calibration"] or self.joint):
             return A, dA, d2A
-        return multiply_rows(self._rows, values, A, dA, d2A)
+        first, second = dA.dense(1), d2A.dense(2)
+        A, first, second = multiply_rows(self._rows, values, A, first, second)
+        return A, Entries.full(first), Entries.full(second)
 
     def _pool_value(self, values: Array) -> Array:
         """A for one set of parameters (K,)."""
@@ -196,16 +199,16 @@ class MixingMatrix:
         """A alone, as the first result of `evaluate`, without the cost of the rest."""
         return self._over_pools(self._pool_value, values)
 
-    def evaluate(self, values: Any) -> tuple[Array, Array, Array]:
+    def evaluate(self, values: Any) -> tuple[Array, Entries, Entries]:
         """A and its derivatives for many sets of parameters: pure, to be jitted.
 
         Args:
             values: The free parameters in the order of `names`, (pool, K).
 
         Returns:
-            A (pool, R, C), dA (pool, K, R, C) and d2A (pool, K, K, R, C), where R is
-            freq and C comp, or freq * stokes and comp * stokes when `joint` (the Stokes
-            parameter runs fastest).
+            A (pool, R, C), where R is freq and C comp, or freq * stokes and comp *
+            stokes when `joint` (the Stokes parameter runs fastest); the first and the
+            second derivatives, values (pool, entry, R).
 
         Communication: none.
         """

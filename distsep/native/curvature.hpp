@@ -5,14 +5,21 @@
 
 namespace distsep {
 
+// Second derivatives of A.
+struct Bends {
+  const double* d2A;      // (pool, entry, row)
+  const int64_t* places;  // two kinds in ascending order and column of each entry
+  int nentry;
+};
+
 template <int C>
 class Curvature {
   static constexpr int NT = C * (C + 1) / 2;
 
  public:
-  Curvature(const Weighted& p, const double* d2A)
+  Curvature(const Weighted& p, const Bends& bends)
       : p_(p),
-        d2A_(d2A),
+        bends_(bends),
         n_(p.nkind + p.nglobal),
         wide_(C + p.ntemplate),
         model_(scratch(p.nrow * p.ntemplate)),
@@ -20,12 +27,13 @@ class Curvature {
         y_(scratch(2 * n_ * p.nrow * WIDTH)),
         half_(scratch(2 * n_ * C * WIDTH)),
         sums_(scratch((n_ + 2 * n_ * n_) * WIDTH)),
-        G_(scratch(p.nrow * wide_ * WIDTH)) {}
+        G_(scratch(p.nrow * wide_ * WIDTH)),
+        G_sum_(scratch(p.nrow * wide_)) {}
 
   // out: value, gradient, Fisher matrix, Hessian.
   void operator()(long pool, long first, long nchunk, double* out) {
     A_ = p_.A + pool * p_.nrow * C;
-    dA_ = p_.dA + pool * p_.nkind * p_.nrow * p_.ncolumn;
+    dA_ = p_.dA + pool * p_.nentry * p_.nrow;
     phi_ = p_.phi + pool * p_.nglobal * p_.nrow;
     alpha_ = p_.alpha + pool * p_.nglobal;
     p_.model(pool, p_.nrow, p_.ntemplate, model_.get());
@@ -39,9 +47,6 @@ class Curvature {
 
  private:
   Vec A(int f, int c) const { return all(A_[f * C + c]); }
-  Vec dA(int k, int f, int c) const {
-    return all(dA_[(k * p_.nrow + f) * p_.ncolumn + c]);
-  }
 
   Vec lanes(long chunk, int v) {
     const int nrow = p_.nrow, n = p_.nlane, nt = p_.ntemplate;
@@ -102,32 +107,38 @@ class Curvature {
   // How the model moves with each parameter, less what the amplitudes absorb.
   void directions(const Factor<C>& factor, const Vec* s, const double* t, const double* w,
                   const double* Nr) {
-    const int nrow = p_.nrow, n = p_.nlane, nregional = p_.ncolumn - C;
+    const int nrow = p_.nrow, n = p_.nlane;
     for (int i = 0; i < n_; ++i) {
       double *y = y_.get() + i * nrow * WIDTH, *Ny = y + n_ * nrow * WIDTH;
       Vec v[C], u[C], x[C], gradient = all(0.0);
       for (int c = 0; c < C; ++c) v[c] = u[c] = all(0.0);
-      for (int f = 0; f < nrow; ++f) {
-        const Vec Nr_f = at(Nr + f * WIDTH);
-        Vec y_f = all(0.0);
-        if (i < p_.nkind) {
-          for (int c = 0; c < C; ++c) {
-            const Vec slope = dA(i, f, c);
-            y_f += slope * s[c];
-            u[c] += slope * Nr_f;
-          }
-          for (int c = 0; c < nregional; ++c) {
-            const int g = p_.nglobal - nregional + c;
-            y_f += dA(i, f, C + c) * alpha_[g] * at(t + p_.use[g] * n);
-          }
-        } else {
-          const int g = i - p_.nkind;
-          y_f = all(phi_[g * nrow + f]) * at(t + p_.use[g] * n);
+      std::fill_n(y, nrow * WIDTH, 0.0);
+      // Adds a column times its amplitude; gives the column's product with N^-1 r.
+      const auto move = [&](const double* column, Vec amplitude) {
+        Vec along = all(0.0);
+        for (int f = 0; f < nrow; ++f) {
+          put(y + f * WIDTH, at(y + f * WIDTH) + all(column[f]) * amplitude);
+          along += all(column[f]) * at(Nr + f * WIDTH);
         }
-        gradient += y_f * Nr_f;
-        const Vec Ny_f = at(w + f * WIDTH) * y_f;
+        gradient += along * amplitude;
+        return along;
+      };
+      if (i < p_.nkind) {
+        for (int e = 0; e < p_.nentry; ++e) {
+          if (p_.kind(e) != i) continue;
+          const int c = p_.column(e), g = p_.term(c);
+          if (c < C)
+            u[c] += move(dA_ + e * nrow, s[c]);
+          else
+            move(dA_ + e * nrow, alpha_[g] * at(t + p_.use[g] * n));
+        }
+      } else {
+        const int g = i - p_.nkind;
+        move(phi_ + g * nrow, at(t + p_.use[g] * n));
+      }
+      for (int f = 0; f < nrow; ++f) {
+        const Vec Ny_f = at(w + f * WIDTH) * at(y + f * WIDTH);
         for (int c = 0; c < C; ++c) v[c] += A(f, c) * Ny_f;
-        put(y + f * WIDTH, y_f);
       }
       for (int c = 0; c < C; ++c) x[c] = v[c];
       factor.solve(x);
@@ -170,7 +181,7 @@ class Curvature {
   }
 
   void finish(long pool, double value, double* out) {
-    const int nrow = p_.nrow, nk = p_.nkind, nregional = p_.ncolumn - C;
+    const int nrow = p_.nrow, nk = p_.nkind;
     double *gradient = out + 1, *F = gradient + n_, *H = F + n_ * n_;
     out[0] = value;
     for (int i = 0; i < n_; ++i) gradient[i] = sum(at(sums_.get() + i * WIDTH));
@@ -181,33 +192,40 @@ class Curvature {
         F[i * n_ + j] = F[j * n_ + i] = sum(at(fisher + k));
         H[i * n_ + j] = H[j * n_ + i] = F[i * n_ + j] + sum(at(cross + k));
       }
+    for (int k = 0; k < nrow * wide_; ++k) G_sum_[k] = sum(at(G_.get() + k * WIDTH));
     // r^T N^-1 times the second derivatives of A s + F alpha.
-    const auto G = [&](int f, int c) {
-      return sum(at(G_.get() + (f * wide_ + c) * WIDTH));
-    };
-    for (int f = 0; f < nrow; ++f)
-      for (int c = 0; c < p_.ncolumn; ++c) {
-        const int g = p_.nglobal - nregional + c - C;
-        const double slope = c < C ? 0.0 : G(f, C + static_cast<int>(p_.use[g]));
-        const double weight = c < C ? G(f, c) : alpha_[g] * slope;
-        for (int i = 0; i < nk; ++i) {
-          for (int j = 0; j < nk; ++j)
-            H[i * n_ + j] -=
-                weight * d2A_[(((pool * nk + i) * nk + j) * nrow + f) * p_.ncolumn + c];
-          if (c < C) continue;
-          // A regional column moves with beta and is multiplied by its coefficient.
-          const double mixed = slope * dA_[(i * nrow + f) * p_.ncolumn + c];
-          H[i * n_ + nk + g] -= mixed;
-          H[(nk + g) * n_ + i] -= mixed;
-        }
-      }
+    const double* d2A = bends_.d2A + pool * bends_.nentry * nrow;
+    for (int e = 0; e < bends_.nentry; ++e, d2A += nrow) {
+      const int64_t* place = bends_.places + 3 * e;
+      const int i = static_cast<int>(place[0]), j = static_cast<int>(place[1]);
+      const int c = static_cast<int>(place[2]);
+      const double bend = along(d2A, c) * (c < C ? 1.0 : alpha_[p_.term(c)]);
+      H[i * n_ + j] -= bend;
+      if (i != j) H[j * n_ + i] -= bend;
+    }
+    // A regional column moves with beta and is multiplied by its coefficient.
+    for (int e = 0; e < p_.nentry; ++e) {
+      const int i = p_.kind(e), c = p_.column(e), g = nk + p_.term(c);
+      if (c < C) continue;
+      const double mixed = along(dA_ + e * nrow, c);
+      H[i * n_ + g] -= mixed;
+      H[g * n_ + i] -= mixed;
+    }
+  }
+
+  // Product of a column's derivative with N^-1 r times its amplitudes, or its template.
+  double along(const double* slope, int c) const {
+    const int k = c < C ? c : C + static_cast<int>(p_.use[p_.term(c)]);
+    double total = 0.0;
+    for (int f = 0; f < p_.nrow; ++f) total += slope[f] * G_sum_[f * wide_ + k];
+    return total;
   }
 
   const Weighted& p_;
-  const double* d2A_;
+  const Bends& bends_;
   int n_, wide_;
   const double *A_ = nullptr, *dA_ = nullptr, *phi_ = nullptr, *alpha_ = nullptr;
-  Scratch model_, lane_, y_, half_, sums_, G_;
+  Scratch model_, lane_, y_, half_, sums_, G_, G_sum_;
 };
 
 }  // namespace distsep

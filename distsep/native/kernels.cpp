@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <string>
+#include <utility>
 
 #include "amplitudes.hpp"
 #include "curvature.hpp"
@@ -23,7 +24,7 @@ namespace {
 using F64 = ffi::Buffer<ffi::F64>;
 using S32 = ffi::Buffer<ffi::S32>;
 using Result64 = ffi::ResultBuffer<ffi::F64>;
-using Use = ffi::Span<const int64_t>;
+using Numbers = ffi::Span<const int64_t>;
 using Threads = ffi::ThreadPool;
 
 ffi::Error wrong(const char* what) {
@@ -53,14 +54,27 @@ bool is(const Array& x, std::initializer_list<int64_t> shape) {
                     [](int64_t a, int64_t b) { return a == b || b == -1; });
 }
 
-bool all_below(Use use, int64_t n) {
-  return std::all_of(use.begin(), use.end(), [&](int64_t k) { return 0 <= k && k < n; });
+bool all_below(Numbers x, int64_t n) {
+  return std::all_of(x.begin(), x.end(), [&](int64_t k) { return 0 <= k && k < n; });
+}
+
+// Whether derivatives (pool, entry, row) fit A and their places: `order` kinds, column.
+bool are_entries(F64& derivative, Numbers places, size_t order, F64& A, int64_t nkind,
+                 int64_t ncolumn) {
+  const auto s = A.dimensions();
+  if (!is(derivative, {s[0], -1, s[1]})) return false;
+  if (places.size() != (order + 1) * derivative.dimensions()[1]) return false;
+  for (size_t k = 0; k < places.size(); ++k) {
+    const int64_t most = k % (order + 1) == order ? ncolumn : nkind;
+    if (places[k] < 0 || places[k] >= most) return false;
+  }
+  return true;
 }
 
 // d, w (block, chunk, row, lane), t (block, chunk, template, lane). Without w the
 // samples are whitened and A is orthonormal.
 Weighted weighted(F64& d, F64& w, F64& t, F64& A, F64& dA, F64& phi, F64& alpha,
-                  Use use) {
+                  Numbers slopes, int64_t nkind, int64_t ncolumn, Numbers use) {
   const auto s = d.dimensions();
   Weighted p;
   p.d = d.typed_data(), p.t = t.typed_data();
@@ -68,8 +82,9 @@ Weighted weighted(F64& d, F64& w, F64& t, F64& A, F64& dA, F64& phi, F64& alpha,
   p.A = A.typed_data(), p.dA = dA.typed_data();
   p.phi = phi.typed_data(), p.alpha = alpha.typed_data(), p.use = use.begin();
   p.nrow = s[2], p.nlane = s[3], p.ncomp = A.dimensions()[2];
-  p.ntemplate = t.dimensions()[2], p.nkind = dA.dimensions()[1];
-  p.ncolumn = dA.dimensions()[3], p.nglobal = phi.dimensions()[1];
+  p.ntemplate = t.dimensions()[2], p.nglobal = phi.dimensions()[1];
+  p.places = slopes.begin(), p.nentry = dA.dimensions()[1];
+  p.nkind = nkind, p.ncolumn = ncolumn;
   return p;
 }
 
@@ -91,7 +106,8 @@ void over_tiles(Threads& threads, F64& d, S32& pool, Result64& out, Make make) {
 
 // What is wrong with the arrays of `weighted`, or null.
 const char* mistake(F64& d, F64& w, F64& t, S32& pool, F64& A, F64& dA, F64& phi,
-                    F64& alpha, Use use, Result64& out, bool second) {
+                    F64& alpha, Numbers slopes, int64_t nkind, int64_t ncolumn,
+                    Numbers use, Result64& out, bool second) {
   if (!is(d, {-1, -1, -1, -1})) return "d has four axes";
   const auto s = d.dimensions();
   if (!is(w, {0, 0, 0, 0}) && !is(w, {s[0], s[1], s[2], s[3]})) return "w is like d";
@@ -101,41 +117,46 @@ const char* mistake(F64& d, F64& w, F64& t, S32& pool, F64& A, F64& dA, F64& phi
   const int64_t ntile = pool.dimensions()[1];
   if (ntile ? s[1] % ntile : s[1]) return "chunks make whole tiles";
   if (!is(A, {-1, s[2], -1})) return "A has the rows of d";
-  const int64_t npool = A.dimensions()[0];
-  if (!is(dA, {npool, -1, s[2], -1}) || dA.dimensions()[3] < A.dimensions()[2])
+  const int64_t npool = A.dimensions()[0], ncomp = A.dimensions()[2];
+  if (ncolumn < ncomp || !are_entries(dA, slopes, 1, A, nkind, ncolumn))
     return "dA has the rows and columns of A";
   if (!is(phi, {npool, -1, s[2]})) return "phi has the rows of d";
-  const int64_t nglobal = phi.dimensions()[1], n = dA.dimensions()[1] + nglobal;
+  const int64_t nglobal = phi.dimensions()[1], n = nkind + nglobal;
   if (!is(alpha, {npool, nglobal})) return "alpha is of the terms of phi";
   if (static_cast<int64_t>(use.size()) != nglobal || !all_below(use, t.dimensions()[2]))
     return "each global term has a template";
-  if (dA.dimensions()[3] - A.dimensions()[2] > nglobal)
+  if (ncolumn - ncomp > nglobal)
     return "regional columns are global terms";
   const int64_t nout = second ? 1 + n + 2 * n * n : 1 + n;
   return is(*out, {s[0], ntile, nout}) ? nullptr : "out";
 }
 
 ffi::Error value_gradient(Threads threads, F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA,
-                          F64 phi, F64 alpha, Use use, Result64 out) {
-  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, use, out, false);
+                          F64 phi, F64 alpha, Numbers slopes, int64_t nkind,
+                          int64_t ncolumn, Numbers use, Result64 out) {
+  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, slopes, nkind, ncolumn,
+                             use, out, false);
   if (what) return wrong(what);
-  const Weighted p = weighted(d, w, t, A, dA, phi, alpha, use);
+  const Weighted p =
+      weighted(d, w, t, A, dA, phi, alpha, slopes, nkind, ncolumn, use);
   return for_components<distsep::ValueGradient>(p.ncomp, [&]<typename Kernel>() {
     over_tiles(threads, d, pool, out, [&p] { return Kernel(p); });
   });
 }
 
-// d2A (pool, kind, kind, row, column).
 ffi::Error curvature(Threads threads, F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA,
-                     F64 phi, F64 alpha, F64 d2A, Use use, Result64 out) {
-  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, use, out, true);
-  const auto s = dA.dimensions();
-  if (!what && !is(d2A, {s[0], s[1], s[1], s[2], s[3]})) what = "d2A is like dA";
+                     F64 phi, F64 alpha, F64 d2A, Numbers slopes, int64_t nkind,
+                     int64_t ncolumn, Numbers use, Numbers bends, Result64 out) {
+  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, slopes, nkind, ncolumn,
+                             use, out, true);
+  if (!what && !are_entries(d2A, bends, 2, A, nkind, ncolumn)) what = "d2A is like dA";
   if (what) return wrong(what);
-  const Weighted p = weighted(d, w, t, A, dA, phi, alpha, use);
+  const Weighted p =
+      weighted(d, w, t, A, dA, phi, alpha, slopes, nkind, ncolumn, use);
+  const distsep::Bends second{d2A.typed_data(), bends.begin(),
+                              static_cast<int>(d2A.dimensions()[1])};
   return for_components<distsep::Curvature>(p.ncomp, [&]<typename Kernel>() {
-    const double* second = d2A.typed_data();
-    over_tiles(threads, d, pool, out, [=, &p] { return Kernel(p, second); });
+    over_tiles(threads, d, pool, out, [&] { return Kernel(p, second); });
   });
 }
 
@@ -204,7 +225,7 @@ ffi::Error root(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 index,
 
 ffi::Error amplitudes(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 index,
                       S32 classes, F64 white, F64 scale, S32 pool, F64 Q, F64 Rinv,
-                      F64 phi, F64 alpha, Use use, int64_t ntemplate, Result64 out,
+                      F64 phi, F64 alpha, Numbers use, int64_t ntemplate, Result64 out,
                       Result64 chi2) {
   const char* what = mistake(d, t, weight, index, classes, white, scale, ntemplate);
   if (what) return wrong(what);
@@ -263,6 +284,16 @@ auto of_samples() {
       .Arg<F64>().Arg<F64>().Arg<F64>().Arg<F64>();
 }
 
+// slopes, nkind, ncolumn, use.
+template <typename Binding>
+auto with_entries(Binding binding) {
+  return std::move(binding)
+      .template Attr<Numbers>("slopes")
+      .template Attr<int64_t>("nkind")
+      .template Attr<int64_t>("ncolumn")
+      .template Attr<Numbers>("use");
+}
+
 // d, t, weight, index, classes, white, scale.
 auto of_maps() {
   return ffi::Ffi::Bind()
@@ -274,10 +305,12 @@ auto of_maps() {
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_value_gradient, value_gradient,
-                              of_samples().Attr<Use>("use").Ret<F64>());
+                              with_entries(of_samples()).Ret<F64>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_curvature, curvature,
-                              of_samples().Arg<F64>().Attr<Use>("use").Ret<F64>());
+                              with_entries(of_samples().Arg<F64>())
+                                  .Attr<Numbers>("bends")
+                                  .Ret<F64>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_root, root,
                               of_maps().Attr<int64_t>("ntemplate").Ret<F64>());
@@ -285,7 +318,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_root, root,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_amplitudes, amplitudes,
                               of_maps()
                                   .Arg<S32>().Arg<F64>().Arg<F64>().Arg<F64>().Arg<F64>()
-                                  .Attr<Use>("use")
+                                  .Attr<Numbers>("use")
                                   .Attr<int64_t>("ntemplate")
                                   .Ret<F64>()
                                   .Ret<F64>());

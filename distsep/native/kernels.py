@@ -74,11 +74,10 @@ def value_gradient(T: Any, block: Any, template: tuple) -> Array:
 
     Communication: none.
     """
-    nout = 1 + T.dA.shape[1] + len(template)
+    nout = 1 + T.dA.shape[0] + len(template)
     out = jax.ShapeDtypeStruct((*block.pool.shape, nout), jnp.float64)
     call = jax.ffi.ffi_call("distsep_value_gradient", out, vmap_method="sequential")
-    tables = T.A, T.dA, T.phi, T.alpha
-    return call(*_samples(block), *tables, use=_use(template))
+    return call(*_samples(block), *_tables(T), **_static(T, template))
 
 
 def curvature(T: Any, block: Any, template: tuple) -> Array:
@@ -94,11 +93,11 @@ def curvature(T: Any, block: Any, template: tuple) -> Array:
 
     Communication: none.
     """
-    n = T.dA.shape[1] + len(template)
+    n = T.dA.shape[0] + len(template)
     out = jax.ShapeDtypeStruct((*block.pool.shape, 1 + n + 2 * n * n), jnp.float64)
     call = jax.ffi.ffi_call("distsep_curvature", out, vmap_method="sequential")
-    tables = T.A, T.dA, T.phi, T.alpha, T.d2A
-    return call(*_samples(block), *tables, use=_use(template))
+    static = {**_static(T, template), "bends": _flat(T.d2A.places)}
+    return call(*_samples(block), *_tables(T), T.d2A.value, **static)
 
 
 def root(whitening: Any, maps: Any, lanes: Any) -> Array:
@@ -148,7 +147,7 @@ def amplitudes(
     s_chi2, block_chi2 = call(
         *_maps(whitening, maps, lanes),
         *(lanes.pool, T.Q, T.Rinv, T.phi, T.alpha),
-        use=_use(template),
+        use=_flat(template),
         ntemplate=np.int64(len(maps.t) // ngroup),
     )
     return s_chi2, block_chi2
@@ -160,8 +159,23 @@ def _samples(block: Any) -> tuple:
     return block.d, w, block.t, block.pool
 
 
-def _use(template: tuple) -> np.ndarray:
-    return np.array(template, np.int64)
+def _tables(T: Any) -> tuple:
+    return T.A, T.dA.value, T.phi, T.alpha
+
+
+def _static(T: Any, template: tuple) -> dict:
+    """What is known beforehand: the entries of dA, the templates of global terms."""
+    nkind, ncolumn = T.dA.shape
+    return {
+        "slopes": _flat(T.dA.places),
+        "nkind": np.int64(nkind),
+        "ncolumn": np.int64(ncolumn),
+        "use": _flat(template),
+    }
+
+
+def _flat(numbers: tuple) -> np.ndarray:
+    return np.array(numbers, np.int64).ravel()
 
 
 def _maps(whitening: Any, maps: Any, lanes: Any) -> tuple:

@@ -9,13 +9,19 @@ namespace distsep {
 struct Weighted : Terms {
   const double *d, *w, *t;  // (block, chunk, row or template, lane); w null: whitened
   const double* A;          // (pool, row, comp)
-  const double* dA;         // (pool, kind, row, column): comp, then regional
-  int nrow, ncomp, ntemplate, nkind, ncolumn, nlane;
+  const double* dA;         // (pool, entry, row)
+  const int64_t* places;    // kind and column of each entry: comp, then regional
+  int nrow, ncomp, ntemplate, nentry, nkind, ncolumn, nlane;
+
+  int kind(int entry) const { return static_cast<int>(places[2 * entry]); }
+  int column(int entry) const { return static_cast<int>(places[2 * entry + 1]); }
+  // The global term of a regional column.
+  int term(int column) const { return nglobal - ncolumn + column; }
 };
 
-// The gradient is -sum of dA . (N^-1 r s^T). Where few columns of few dA are not zero,
-// as for laws with a few parameters, they are applied lane by lane; else N^-1 r s^T is
-// summed over the lanes first. Whitened samples have an orthonormal A.
+// The gradient is -sum of dA . (N^-1 r s^T). Where dA has few entries, as for laws with a
+// few parameters, they are applied lane by lane; else N^-1 r s^T is summed over the lanes
+// first. Whitened samples have an orthonormal A.
 template <int C>
 class ValueGradient {
   static constexpr int NT = C * (C + 1) / 2;
@@ -36,21 +42,24 @@ class ValueGradient {
   // out: value, then the gradient by each kind and global term.
   void operator()(long pool, long first, long nchunk, double* out) {
     if (!p_.w) return tile<MANY, WHITE>(pool, first, nchunk, out);
-    const int n = find_slopes(pool);
-    if (n == MANY) return tile<MANY, PLAIN>(pool, first, nchunk, out);
-    if (n == 0) return tile<0, PLAIN>(pool, first, nchunk, out);
+    if (p_.ntemplate || p_.nentry > FEW)
+      return tile<MANY, PLAIN>(pool, first, nchunk, out);
+    const double* dA = p_.dA + pool * p_.nentry * p_.nrow;
+    for (int e = 0; e < p_.nentry; ++e)
+      for (int f = 0; f < p_.nrow; ++f) slopes_[f * FEW + e] = *dA++;
+    if (p_.nentry == 0) return tile<0, PLAIN>(pool, first, nchunk, out);
     if (flat(pool))
-      few<FLAT>(n, pool, first, nchunk, out);
+      few<FLAT>(pool, first, nchunk, out);
     else
-      few<PLAIN>(n, pool, first, nchunk, out);
+      few<PLAIN>(pool, first, nchunk, out);
   }
 
  private:
   template <Kind K>
-  void few(int n, long pool, long first, long nchunk, double* out) {
-    if (n == 1) return tile<1, K>(pool, first, nchunk, out);
-    if (n == 2) return tile<2, K>(pool, first, nchunk, out);
-    if (n == 3) return tile<3, K>(pool, first, nchunk, out);
+  void few(long pool, long first, long nchunk, double* out) {
+    if (p_.nentry == 1) return tile<1, K>(pool, first, nchunk, out);
+    if (p_.nentry == 2) return tile<2, K>(pool, first, nchunk, out);
+    if (p_.nentry == 3) return tile<3, K>(pool, first, nchunk, out);
     tile<4, K>(pool, first, nchunk, out);
   }
 
@@ -61,24 +70,6 @@ class ValueGradient {
     int f = 0;
     while (f < p_.nrow && A[f * C] == 1.0) ++f;
     return f == p_.nrow;
-  }
-
-  // Columns of dA that are not zero: how many, or MANY.
-  int find_slopes(long pool) {
-    if (p_.ntemplate) return MANY;
-    const double* dA = p_.dA + pool * p_.nkind * p_.nrow * C;
-    int found = 0;
-    for (int k = 0; k < p_.nkind; ++k, dA += p_.nrow * C)
-      for (int c = 0; c < C; ++c) {
-        int f = 0;
-        while (f < p_.nrow && dA[f * C + c] == 0.0) ++f;
-        if (f == p_.nrow) continue;
-        if (found == FEW) return MANY;
-        kind_[found] = k, column_[found] = c;
-        for (f = 0; f < p_.nrow; ++f) slopes_[f * FEW + found] = dA[f * C + c];
-        ++found;
-      }
-    return found;
   }
 
   template <int E, Kind K>
@@ -97,7 +88,7 @@ class ValueGradient {
     out[0] = 0.5 * sum(value);
     if constexpr (E == MANY) return finish(pool, out + 1);
     std::fill_n(out + 1, p_.nkind, 0.0);
-    for (int e = 0; e < E; ++e) out[1 + kind_[e]] -= sum(along_[e]);
+    for (int e = 0; e < E; ++e) out[1 + p_.kind(e)] -= sum(along_[e]);
   }
 
   template <int E, Kind K>
@@ -187,7 +178,8 @@ class ValueGradient {
         if constexpr (E == MANY) put(weighted_.get() + at_lane, wr);
       }
     for (int e = 0; e < NE; ++e)
-      for (int u = 0; u < U; ++u) along_[e] += slope[e][u] * s[column_[e]][v / WIDTH + u];
+      for (int u = 0; u < U; ++u)
+        along_[e] += slope[e][u] * s[p_.column(e)][v / WIDTH + u];
   }
 
   // The same of whitened samples, once refined: it removes what rounding left along A.
@@ -247,19 +239,14 @@ class ValueGradient {
     const int nt = p_.ntemplate, size = p_.nrow * (C + nt);
     for (int k = 0; k < size; ++k) G_[k] = sum(at(sums_.get() + k * WIDTH));
     const double* Gt = G_.get() + p_.nrow * C;
-    const int nregional = p_.ncolumn - C;
-    for (int k = 0; k < p_.nkind; ++k) {
-      const double* dA = p_.dA + (pool * p_.nkind + k) * p_.nrow * p_.ncolumn;
+    const double* dA = p_.dA + pool * p_.nentry * p_.nrow;
+    std::fill_n(gradient, p_.nkind, 0.0);
+    for (int e = 0; e < p_.nentry; ++e, dA += p_.nrow) {
+      const int c = p_.column(e), g = p_.term(c);
       double total = 0.0;
-      for (int f = 0; f < p_.nrow; ++f) {
-        for (int c = 0; c < C; ++c) total += dA[f * p_.ncolumn + c] * G_[f * C + c];
-        for (int c = 0; c < nregional; ++c) {
-          const int g = p_.nglobal - nregional + c;
-          total += dA[f * p_.ncolumn + C + c] * p_.alpha[pool * p_.nglobal + g] *
-                   Gt[f * nt + p_.use[g]];
-        }
-      }
-      gradient[k] = -total;
+      for (int f = 0; f < p_.nrow; ++f)
+        total += dA[f] * (c < C ? G_[f * C + c] : Gt[f * nt + p_.use[g]]);
+      gradient[p_.kind(e)] -= c < C ? total : total * p_.alpha[pool * p_.nglobal + g];
     }
     for (int g = 0; g < p_.nglobal; ++g) {
       const double* phi = p_.phi + (pool * p_.nglobal + g) * p_.nrow;
@@ -271,8 +258,7 @@ class ValueGradient {
 
   const Weighted& p_;
   Scratch products_, model_, data_, weighted_, slopes_, sums_, G_;
-  int kind_[FEW], column_[FEW];  // of each column of slopes_
-  Vec along_[FEW];               // and its part of the gradient
+  Vec along_[FEW];  // each entry's part of the gradient
 };
 
 }  // namespace distsep
