@@ -199,7 +199,7 @@ def separate(
         seconds=clock.seconds,
         ranks=comm.size,
         devices=local.number,
-        applier=partial(_apply, problem, found.x, errors, local, comm),
+        applier=partial(_apply, problem, found.x, errors, amplitude_unit, local, comm),
         sampler=partial(
             _sample,
             problem,
@@ -300,6 +300,7 @@ def _apply(
     problem: Problem,
     x,
     errors: Uncertainty,
+    unit: str,
     devices: Devices,
     comm: Any,
     result: Result,
@@ -315,7 +316,7 @@ def _apply(
     source = problem.pixel_source(observation)
     only_weights = np.where(problem.parameters.linear, 0.0, x)
     chosen = result.component_names if spread else ()
-    kept = problem.kept(next(iter(result.units.values())), chosen, False)
+    kept = problem.kept(unit, chosen, False)
     keeper = Keeper(source, kept, output=output, overwrite=False, comm=comm)
     survey = problem.survey(devices, source)
     tables = problem.model.tables(only_weights)

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from distsep.agreement import differences
+from distsep.agreement import differences, in_words
+from distsep.data.healpix import refuse_masked
 from distsep.data.observation import Observation
 from distsep.data.observation_store import one_noise
 from distsep.data.source import ArraySource, StoreSource, placed
@@ -31,6 +32,7 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
             f"`distsep.open_observation(path)`, got {type(observation).__name__}."
         )
     if observed is not None:
+        refuse_masked("separate", observed=observed)
         observed, whole = np.asarray(observed), 12 * observation.nside**2
         if observed.shape != (whole,) or not np.isin(observed, (0, 1)).all():
             raise ValueError(
@@ -72,9 +74,11 @@ def _require_one_sky(observation: Observation, comm: Any) -> None:
         "coordsys": observation.coordsys,
         "bands": observation.instrument.bands,
         "nu": tuple(np.ravel(observation.instrument.nu)),
+        "response": observation.instrument.response,
+        "bandpass": in_words(observation.instrument.bandpass),
     }
     for name, rank, other, first in differences(comm, what):
         raise ValueError(
-            f"`separate(observation=..., comm=...)`: rank {rank} has {name} {other!r}, "
-            f"rank 0 has {first!r}: expected parts of one data set."
+            f"`separate(observation=..., comm=...)`: rank {rank} has {name} {other!r:.80}, "
+            f"rank 0 has {first!r:.80}: expected parts of one data set."
         )

@@ -22,6 +22,9 @@ from distsep.model.terms import LinearTerms
 from distsep.model.units import conversion
 from distsep.request import Request, read_request
 
+# From so many degrees of freedom on chi2 is half of them only where the noise is wrong.
+_MANY = 100
+
 
 class Problem(NamedTuple):
     """A model and the samples it is fitted to.
@@ -183,6 +186,11 @@ def set_up(components: Any, source: Any, *, comm: Any, **asked: Any) -> Problem:
 
 def misfit(chi2: float, dof: int) -> list[str]:
     """Say that a model does not describe the data, whatever its errors are."""
+    if dof >= _MANY and chi2 < 0.5 * dof:
+        return [
+            f"chi2/dof = {chi2 / dof:.3g}: the noise is smaller than stated, or the "
+            "maps are not in the unit that was given; the errors do not hold."
+        ]
     if dof <= 0 or not chi2 > 2 * dof:
         return []
     return [

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from distsep.data.patch_specs import (
     Patches,
     Spec,
@@ -21,7 +23,7 @@ from distsep.model.free import Free, band_names, free_parameters
 from distsep.model.mistakes import InputError, collect, mapping_mistakes
 from distsep.model.mixing import MixingMatrix
 from distsep.model.parameters import name_mistakes, read_values
-from distsep.model.terms import LinearTerms, expand
+from distsep.model.terms import LinearTerms, Template, expand
 from distsep.model.units import MAP_UNITS
 
 BAND_KINDS = ("calibration", "band_shift", "angle")
@@ -118,7 +120,7 @@ def read_request(request: Request, source: Any, comm: Any) -> Asked:
             request, free, terms, bands, specs, header.instrument.bands
         )
         wrong += _output_mistakes(request, free, terms)
-    wrong = _of_all(comm, wrong)
+    wrong = _of_all(comm, wrong) + _zero_templates(request.global_terms, comm)
     if wrong or mixing is None or terms is None:
         raise InputError("separate(...)", *wrong)
     where = {k: make_patches(specs[k], source, comm) for k in mixing.names}
@@ -138,6 +140,24 @@ def _of_all(comm: Any, wrong: list[str]) -> list[str]:
     ]
 
 
+def _zero_templates(terms: Any, comm: Any) -> list[str]:
+    """Templates that are zero in the pixels of every rank."""
+    templates = [t for t in terms if isinstance(t, Template)]
+    mine = {t.name for t in templates if not _is_somewhere(t)}
+    return [
+        f"`Template(name={name!r})` is zero everywhere: its coefficient cannot be "
+        "found. Leave it out"
+        for name in sorted(set.intersection(*comm.allgather(mine)))
+    ]
+
+
+def _is_somewhere(template: Template) -> bool:
+    try:
+        return bool(np.nan_to_num(template.values()).any())
+    except (TypeError, ValueError):  # no map at all, which is said elsewhere
+        return True
+
+
 def _terms(
     request: Request, free: Free | MixingMatrix, header: Any, joint: bool, wrong: list
 ) -> LinearTerms | None:
@@ -145,6 +165,12 @@ def _terms(
     names = [c.name for c in free.components]
     arguments = header.instrument, header.stokes, names, joint, PixelMaps(header)
     terms = collect(wrong, expand, request.global_terms, *arguments)
+    both = {k.name for k in terms.kinds} & set(free.names) if terms else ()
+    wrong += [
+        f"`global_terms`: {name!r} is a parameter of the instrument as well: give the "
+        "term another `name=`"
+        for name in sorted(both)
+    ]
     columns = len(names) * (len(header.stokes) if joint else 1)
     if terms is not None and names and len(terms.regional) == columns:
         wrong.append(

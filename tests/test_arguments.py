@@ -1,12 +1,16 @@
 """Arguments of the wrong kind, and ranks that were asked different things."""
 
+from typing import Any
+
 import bits
 import jaxtyping
 import numpy as np
 import pytest
+import zarr
 
 import distsep
 from distsep.agreement import require_one_call
+from distsep.data import source
 from distsep.parallel import device_mesh
 
 NU = np.array([40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0])
@@ -14,7 +18,7 @@ LAWS = [distsep.CMB(), distsep.Dust(150.0, temp=20.0), distsep.Synchrotron(20.0)
 NPIX = 48
 
 
-def observe(cells=None, **changes):
+def observe(cells=None, instrument=None, **changes):
     """Noise on a known sky: of all pixels of nside 2, or of some."""
     rng = np.random.default_rng(81)
     maps = rng.normal(size=(7, 2, NPIX))
@@ -22,7 +26,7 @@ def observe(cells=None, **changes):
     cells = np.arange(NPIX) if cells is None else np.asarray(cells, int)
     return distsep.Observation(
         maps[..., cells],
-        distsep.Instrument(NU),
+        instrument or distsep.Instrument(NU),
         cell_ids=cells,
         **given | changes,  # pyright: ignore[reportArgumentType]
     )
@@ -93,6 +97,20 @@ def test_weights_on_what_is_no_observation(fitted):
             fitted.apply(what)
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_store_that_lost_samples_after_it_was_written(
+    tmp_path, monkeypatch, resident
+):
+    """They would count as zeros, with all their weight."""
+    observe().save(tmp_path / "sky.zarr")
+    maps: Any = zarr.open_group(tmp_path / "sky.zarr", mode="r+")["maps"]
+    maps[3, 1, 17] = np.nan
+    monkeypatch.setattr(source, "RESIDENT", 2**29 if resident else 0)
+    store = distsep.open_observation(tmp_path / "sky.zarr")
+    with pytest.raises(ValueError, match=r"sky.zarr is damaged .*hold NaN.*again"):
+        distsep.separate(LAWS, store, priors=PRIOR)
+
+
 @pytest.mark.parametrize("cells", [[], np.arange(47), np.arange(1, 48)])
 def test_weights_on_maps_that_lack_pixels(fitted, cells):
     with pytest.raises(ValueError, match="lack pixels that were fitted"):
@@ -129,22 +147,32 @@ def test_what_did_not_converge_says_why():
     assert "largest distance" not in result.message
 
 
-ASKED = {
-    "residuals": (False, True),
-    "output": (None, "result.zarr"),
-    "amplitude_unit": ("uK_CMB", "MJy/sr"),
-    "tolerance": (1e-3, np.float64(1e-2)),
-    "noise_true": (None, np.ones(7)),
-    "start": ({"Dust.beta_d": np.array([1.5, 1.6])}, {"Dust.beta_d": [1.5, 1.6]}),
-    "patches": ({"Dust.beta_d": 1}, {"Dust.beta_d": {"kmeans": 3}}),
-    "components": (LAWS, LAWS[:2]),
-}
+def monopole(*bands, **more):
+    return [distsep.Monopole(bands=list(bands), **more)]
 
 
-@pytest.mark.parametrize("name", ASKED)
-def test_ranks_that_were_asked_different_things(name, comm):
+ASKED = [
+    ("residuals", False, True),
+    ("output", None, "result.zarr"),
+    ("amplitude_unit", "uK_CMB", "MJy/sr"),
+    ("tolerance", 1e-3, np.float64(1e-2)),
+    ("noise_true", None, np.ones(7)),
+    ("start", {"Dust.beta_d": np.array([1.5, 1.6])}, {"Dust.beta_d": [1.5, 1.6]}),
+    ("patches", {"Dust.beta_d": 1}, {"Dust.beta_d": {"kmeans": 3}}),
+    ("components", LAWS, LAWS[:2]),
+    ("components", LAWS, [LAWS[0], distsep.Dust(353.0, temp=20.0), LAWS[2]]),
+    ("components", LAWS, [LAWS[0], distsep.Dust(150.0, temp=21.0), LAWS[2]]),
+    ("components", *([distsep.Component(t, unit="K_RJ")] for t in ("nu", "nu**2"))),
+    ("global_terms", monopole("40"), monopole("60")),
+    ("global_terms", monopole(0), monopole(1, 2)),
+    ("global_terms", monopole(0), monopole(0, prior=(0.0, 1.0))),
+    ("global_terms", *([distsep.Regional("Dust", regions=n)] for n in (1, 2))),
+]
+
+
+@pytest.mark.parametrize(("name", "one", "other"), ASKED)
+def test_ranks_that_were_asked_different_things(name, one, other, comm):
     """Some would wait for a message that the others never send."""
-    one, other = ASKED[name]
     mine = other if comm.rank == comm.size - 1 and comm.size > 1 else one
     given = {"components": LAWS, "priors": PRIOR, "comm": comm, name: mine}
     if comm.size == 1:
@@ -156,10 +184,49 @@ def test_ranks_that_were_asked_different_things(name, comm):
         distsep.separate(observation=bits.part("idle", comm.rank, comm.size), **given)
 
 
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("bandpass", {"bandpass": [(nu * np.array([0.8, 1.2]), [1, 1]) for nu in NU]}),
+        ("response", {"response": "weights"}),
+        ("bands", {"bands": tuple("abcdefg")}),
+    ],
+)
+def test_ranks_of_another_instrument(what, change, comm):
+    last = comm.rank == comm.size - 1 and comm.size > 1
+    cells = np.array_split(np.arange(NPIX), comm.size)[comm.rank]
+    mine = observe(cells, instrument=distsep.Instrument(NU, **change if last else {}))
+    if comm.size == 1:
+        return
+    with pytest.raises(
+        ValueError, match=rf"rank \d has {what} .*parts of one data set"
+    ):
+        distsep.separate(LAWS, mine, priors=PRIOR, comm=comm)
+
+
+def test_a_template_that_is_zero_on_some_ranks(comm):
+    """Zero in the pixels of one rank is no mistake; of all ranks it is."""
+    cells = np.array_split(np.arange(NPIX), comm.size)[comm.rank]
+    template = distsep.Template((cells < 5) * 1.0, bands=["40"], prior=(0.0, 1.0))
+    given = {"priors": PRIOR, "comm": comm, "global_terms": [template]}
+    found = distsep.separate(LAWS, observe(cells), **given)
+    assert np.isfinite(found.global_terms["template.40.Q"][1])
+    given["global_terms"] = [distsep.Template(0.0 * cells, bands=["40"])]
+    with pytest.raises(ValueError, match="Template.* is zero everywhere"):
+        distsep.separate(LAWS, observe(cells), **given)
+
+
+def test_a_term_that_is_called_like_a_parameter_of_the_instrument():
+    terms = [distsep.Monopole(["60"], stokes="Q", name="calibration")]
+    with pytest.raises(ValueError, match=r"'calibration.60' is a parameter of the ins"):
+        distsep.separate(LAWS, observe(), calibration=["60"], global_terms=terms)
+
+
 def test_ranks_may_have_patches_and_objects_of_their_own(comm):
     """What is equal is equal on every rank, wherever it lies in memory."""
     mine = np.arange(3 + comm.rank)
     asked = {
+        "global_terms": [distsep.Template(mine, bands=[0])],
         "patches": {"Dust.beta_d": mine, "Synchrotron.beta_pl": {"I": list(mine)}},
         "components": [distsep.CMB(), distsep.Dust(353.0)],
         "fixed": {"Dust.temp": 20 if comm.rank else np.float32(20.0)},

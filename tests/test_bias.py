@@ -32,6 +32,9 @@ def fitted():
     return result, clean, s
 
 
+FIXED = {"Dust.beta_d": 1.54, "Synchrotron.beta_pl": -3.0}
+
+
 def weights(beta):
     A = dense.emission(NU, beta[0], 20.0, beta[1])
     return np.linalg.solve(A.T @ A, A.T)
@@ -67,6 +70,35 @@ def test_apply_is_linear_and_spends_no_fit(fitted):
     assert "nothing was fitted" in once.message
     with pytest.raises(ValueError, match="read from a store"):
         result.replace(applier=None).bias(observation(clean), clean[:3])
+
+
+@pytest.mark.parametrize("unit", ["MJy/sr", "uK_RJ"])
+def test_weights_give_the_unit_of_the_result(fitted, unit):
+    """Amplitudes of the CMB have one of their own."""
+    _, clean, s = fitted
+    sz = distsep.ThermalSZ()
+    noisy = observation(clean)
+    result = distsep.separate(
+        [sz, *LAWS], noisy, fixed=FIXED, amplitude_unit=unit, solver="newton"
+    )
+    applied = result.apply(noisy)
+    assert applied.units == result.units
+    assert len(set(result.units.values())) == 3
+    np.testing.assert_allclose(applied.amplitudes, result.amplitudes, rtol=1e-9)
+    left = result.bias(noisy, result.amplitudes)[0]
+    scale = np.abs(result.amplitudes).max((1, 2), keepdims=True)
+    np.testing.assert_allclose(left / scale, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "truth", [np.array(0.0), np.zeros(NPIX), np.full((3, 2, NPIX), np.nan)]
+)
+def test_a_truth_that_is_none_is_refused(fitted, truth):
+    result, clean, _ = fitted
+    with pytest.raises(
+        ValueError, match=r"bias\(truth=...\)`: expected the amplitudes"
+    ):
+        result.bias(observation(clean), truth)
 
 
 @pytest.mark.parametrize("where", [(3, 0, 5), (3, slice(None), 5), 3])

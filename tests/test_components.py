@@ -404,6 +404,8 @@ def test_one_error_lists_all_mistakes():
     text = str(error.value)
     for words in ("A.B", "`unit`", "'K'", "nu0", "`bta`", "a string", "`gamma`"):
         assert words in text
+    with pytest.raises(ValueError, match=r"`nu0` should be in GHz; got 3.53e\+11"):
+        Component("(nu/nu0)**beta", nu0=353e9)
     with pytest.raises(ValueError, match=r"start 5.0 of `beta` is outside 0.0 .. 1.0"):
         Component("nu**beta", defaults={"beta": 5.0}, bounds={"beta": (0, 1)})
     with pytest.raises(ValueError, match="should increase"):

@@ -94,6 +94,13 @@ def test_a_template_that_is_zero():
         fit(global_terms=[zero])
 
 
+def test_a_template_of_a_masked_array_has_no_value_there():
+    hidden = np.ma.array(np.full(NPIX, 50.0), mask=np.arange(NPIX) < 4)
+    masked = distsep.Template(hidden, bands=["40"])
+    with pytest.raises(ValueError, match="has no value in 4 observed pixels"):
+        fit(global_terms=[masked])
+
+
 def test_a_template_that_is_zero_where_observed():
     m = np.zeros(NPIX)
     m[0] = 1.0

@@ -229,6 +229,16 @@ def test_iau_turns_u_and_cosmo_is_taken_for_granted_aloud(tmp_path, caplog):
     assert bands.keywords()["polcconv"] == "COSMO"
 
 
+def test_a_convention_that_is_none_is_not_taken_for_cosmo(tmp_path):
+    m = iqu()
+    odd = write(tmp_path / "odd.fits", m, nest=True, cards={"POLCCONV": "XXX"})
+    with pytest.raises(ValueError, match=r"odd.fits: POLCCONV = 'XXX'.*COSMO or IAU"):
+        read_bands([odd], "QU")
+    np.testing.assert_array_equal(
+        read_bands([odd], "QU", polcconv="COSMO").maps[0], m[1:]
+    )
+
+
 def test_bands_that_disagree_are_refused(tmp_path):
     m = iqu()
     cosmo = {"POLCCONV": "COSMO"}

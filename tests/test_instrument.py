@@ -288,6 +288,10 @@ def test_one_error_lists_all_mistakes():
     ("wrong", "words"),
     [
         ({"nu": [95e9, 150e9]}, "in GHz.*divide it by 1e9"),
+        (
+            {"bandpass": [None, ([140e9, 160e9], [1.0, 1.0])]},
+            r"`bandpass\[1\]` should be in GHz; .* up to 1.6e\+11.*divide them by 1e9",
+        ),
         ({"depth_p": [3.0, -2.0]}, "`depth_p` of 150 should not be negative"),
         ({"depth_i": [-3.0, np.nan], "fwhm": [1.0, -1.0]}, "of 95, `fwhm` of 150 sh"),
     ],

@@ -250,7 +250,7 @@ WRONG = {
     "hits norm": ({"hits": np.ones(NPIX)}, r"hits_norm=.*'max' or 'mean'"),
     "hits shape": ({"hits": np.ones(3), "hits_norm": 1}, r"hits=.*192"),
     "hits < 0": ({"hits": -np.ones(NPIX), "hits_norm": 1}, r"hits=.*not negative"),
-    "no hits": ({"hits": np.zeros(NPIX), "hits_norm": 1}, r"zero everywhere"),
+    "no hits": ({"hits": np.zeros(NPIX), "hits_norm": "max"}, r"zero everywhere"),
 }
 
 
@@ -262,6 +262,11 @@ def test_outside_the_mask_nothing_is_asked_of_the_noise():
     assert obs.npix == NPIX - 5
     with pytest.raises(ValueError, match=r"8 NaN and 24 zero or negative.*observed="):
         observe(noise_variance=variance)
+
+
+def test_a_rank_may_have_no_hits():
+    obs = observe(hits=np.zeros(NPIX), hits_norm=1)
+    assert not obs.npix or not np.any(obs.noise.weight)
 
 
 @pytest.mark.parametrize("wrong", WRONG)

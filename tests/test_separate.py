@@ -536,6 +536,14 @@ def test_what_is_no_mask_is_refused(observed):
         separate(observe(), observed=observed)
 
 
+def test_a_mask_that_hides_values_is_refused():
+    hidden = np.ma.array(np.ones(NPIX), mask=np.arange(NPIX) < 90)
+    with pytest.raises(
+        ValueError, match=r"separate\(observed=...\)` has masked values"
+    ):
+        separate(observe(), observed=hidden)
+
+
 @pytest.mark.parametrize("what", [sky(), None, "sky.zarr"])
 def test_what_is_no_observation_is_refused(what):
     with pytest.raises(TypeError, match=r"observation=.*open_observation"):
@@ -547,6 +555,13 @@ def test_a_model_that_cannot_be_right_is_said():
     result = separate(observe(other))
     assert any("does not describe the data" in w for w in result.warnings)
     assert not any("describe the data" in w for w in plain().warnings)
+
+
+def test_noise_that_is_smaller_than_stated_is_said():
+    """Maps in K that are called uK fit any model."""
+    result = separate(observe(1e-6 * sky()))
+    assert any("in the unit that was given" in w for w in result.warnings)
+    assert not any("in the unit that was given" in w for w in plain().warnings)
 
 
 def test_a_sky_without_an_observed_pixel_is_refused():

@@ -19,6 +19,7 @@ from distsep.data.fits_table import FitsTable
 from distsep.data.tunit import unit_of
 
 log = logging.getLogger("distsep")
+_POLCCONV = ("COSMO", "IAU")
 
 
 @dataclass(frozen=True)
@@ -171,14 +172,22 @@ def agreed_frames(
     Raises:
         ValueError: with all that they disagree in.
     """
+    wrong: list[str] = []
     said: dict[str, tuple[list, Any, Any]] = {
         "NSIDE": ([t.nside for t in tables], None, None),
         "COORDSYS": ([t.coordsys for t in tables], coordsys, "G"),
     }
     if set(stokes) & set("QU"):
-        said["POLCCONV"] = [t.polcconv for t in tables], polcconv, "COSMO"
+        known = [t.polcconv if t.polcconv in _POLCCONV else None for t in tables]
+        said["POLCCONV"] = known, polcconv, "COSMO"
+        if polcconv is None:
+            wrong += [
+                f"{t.path}: POLCCONV = {t.polcconv!r} in the header, expected COSMO or "
+                "IAU: say which with `polcconv=`"
+                for t in tables
+                if t.polcconv not in (None, *_POLCCONV)
+            ]
     found: dict[str, Any] = {"POLCCONV": "COSMO"}
-    wrong = []
     for card, (values, given, otherwise) in said.items():
         try:
             files = [t.path for t in tables]

@@ -106,9 +106,8 @@ class FitsTable:
 
     @property
     def polcconv(self) -> str | None:
-        """POLCCONV, "COSMO" or "IAU"; None if absent or unknown."""
-        text = str(self.header.get("POLCCONV", "")).strip().upper()
-        return text if text in ("COSMO", "IAU") else None
+        """POLCCONV as it is written, "COSMO" or "IAU"; None if absent."""
+        return str(self.header.get("POLCCONV", "")).strip().upper() or None
 
     def find(self, stokes: str, chosen: Sequence[str | int] | None) -> list[int]:
         """Return the column numbers of the Stokes parameters."""

@@ -187,13 +187,13 @@ def filled(values: Any, value: float) -> Any:
     return np.ma.filled(values if exact else values.astype(float), value)
 
 
-def refuse_masked(**given: Any) -> None:
-    """Refuse arguments of `Observation` in which a masked value has no meaning."""
+def refuse_masked(call: str = "Observation", /, **given: Any) -> None:
+    """Refuse arguments of a call in which a masked value has no meaning."""
     for name, values in given.items():
         if np.ma.is_masked(values):
             raise ValueError(
-                f"`Observation({name}=...)` has masked values, expected a plain array. "
-                "Leave pixels out with `observed=`, or mask the maps."
+                f"`{call}({name}=...)` has masked values, expected a plain array. "
+                "Leave pixels out with `observed=` (False), or mask the maps."
             )
 
 

@@ -259,10 +259,13 @@ def _hit_weight(hits, norm, npix) -> np.ndarray | None:
             f"`Observation(hits=...)` must be finite and not negative, got {found}: "
             "set them to 0 (not observed)."
         )
-    if not (h > 0).any():
-        raise ValueError("`Observation(hits=...)` is zero everywhere.")
     if is_number(norm) and norm > 0:
-        return h / float(norm)
+        return h / float(norm)  # a rank may have no hits
+    if not (h > 0).any():
+        raise ValueError(
+            f"`Observation(hits=...)` is zero everywhere: hits_norm={norm!r} is none. "
+            "Give `hits_norm` as a number."
+        )
     norms = {"max": h.max(), "mean": h[h > 0].mean()}
     if norm not in norms:
         raise ValueError(

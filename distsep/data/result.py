@@ -152,7 +152,7 @@ class Result:
             `(comp, stokes, pix)` in the units of `amplitudes`.
 
         Raises:
-            ValueError: as `apply`.
+            ValueError: as `apply`; amplitudes of another shape, or not finite.
 
         Communication: collective, as `separate`.
 
@@ -165,8 +165,16 @@ class Result:
                 "call it on what `separate` returned."
             )
         applied = self.applier(self, foregrounds, spread=True)
+        truth, found = np.asarray(truth), applied.amplitudes
+        good = truth.dtype.kind in "iuf" and truth.shape == found.shape
+        if not good or not np.isfinite(truth[np.isfinite(found)]).all():
+            raise ValueError(
+                "`Result.bias(truth=...)`: expected the amplitudes of the foregrounds, "
+                f"finite numbers (comp, stokes, pix) = {found.shape}, 0 for the CMB; "
+                f"got {truth.dtype}, shape {truth.shape}."
+            )
         spread = np.einsum("kpcc->ckp", applied.amplitude_covariance)
-        return applied.amplitudes - truth, np.sqrt(np.clip(spread, 0, None))
+        return found - truth, np.sqrt(np.clip(spread, 0, None))
 
     def sample(self, draws: int = 1000, chains: int = 4, seed: int = 0) -> Any:
         """Sample the profile likelihood times the priors with NUTS.

@@ -14,6 +14,7 @@ import numpy as np
 from distsep.data.blocks import Grid
 from distsep.data.observation import Observation
 from distsep.data.stored_observation import StoredObservation
+from distsep.data.zarr_header import damaged
 
 # Maps of a rank up to this size stay in memory, packed, between passes [bytes].
 RESIDENT = 2**29
@@ -69,6 +70,7 @@ class StoreSource:
         self.header, self._used = stored, used
         self._owned = first, last
         self.complete = used is None and stored.complete
+        self._checked: set[int] = set()
         nf, ns, grid = len(stored.bands), len(stored.stokes), stored.grid
         chunk_bytes = nf * ns * grid.chunk * stored.dtype.itemsize
         self.resident = chunk_bytes * (last - first) <= RESIDENT
@@ -81,10 +83,21 @@ class StoreSource:
         """Read the maps of a part; masked pixels are NaN in every band."""
         run = self._runs[part]
         if self._used is None:
-            return self.header.read(*run, passing=not self.resident)
+            obs = self.header.read(*run, passing=not self.resident)
+            self._check(obs, part)
+            return obs
         obs = self.header.read(*run)
         obs.d[..., ~self.used(obs.cell_ids)] = np.nan  # read for this pass alone
         return obs
+
+    def _check(self, obs: Observation, part: int) -> None:
+        """Refuse a NaN, once, where the store says that there is none."""
+        if not self.complete or part in self._checked:
+            return
+        if np.isnan(np.sum(obs.d)):
+            what = "complete_bands is true, and the maps hold NaN"
+            raise ValueError(damaged(self.header.path, what))
+        self._checked.add(part)
 
     def used(self, cell_ids: np.ndarray) -> np.ndarray:
         """Return True for each of these pixels that is used."""

@@ -116,6 +116,11 @@ class Component:
             mistakes.append(f"`name` should be a word without dots; got {self.name!r}")
         if self.nu0 is not None and not (is_number(self.nu0) and self.nu0 > 0):
             mistakes.append(f"`nu0` should be a positive frequency; got {self.nu0!r}")
+        elif self.nu0 is not None and self.nu0 > units.LARGEST_NU:
+            mistakes.append(
+                f"`nu0` should be in GHz; got {self.nu0:g}: if that is in Hz, divide "
+                "it by 1e9"
+            )
         amplitudes = (*units.MAP_UNITS, units.COMPTON_UNIT)
         for argument, allowed in (
             ("unit", units.MAP_UNITS),

@@ -11,8 +11,6 @@ import numpy as np
 from distsep.model import units
 from distsep.model.quadrature import RESPONSES, Quadrature
 
-_LARGEST_NU = 1e6  # GHz
-
 
 class Instrument:
     """Frequency bands and what is known of them.
@@ -64,7 +62,7 @@ class Instrument:
         self.response: tuple[str, ...] = listed
         if not (np.isfinite(self.nu) & (self.nu > 0)).all():
             mistakes.append(f"`nu` should be positive frequencies [GHz]; got {nu}")
-        elif (self.nu > _LARGEST_NU).any():
+        elif (self.nu > units.LARGEST_NU).any():
             mistakes.append(
                 f"`nu` should be in GHz; got {nu}: if that is in Hz, divide it by 1e9"
             )
@@ -273,6 +271,11 @@ def _table(
     if not (np.isfinite(nu).all() and nu[0] > 0 and (np.diff(nu) > 0).all()):
         mistakes.append(
             f"`bandpass[{band}]` should have increasing positive frequencies"
+        )
+    elif nu[-1] > units.LARGEST_NU:
+        mistakes.append(
+            f"`bandpass[{band}]` should be in GHz; got frequencies up to {nu[-1]:g}: "
+            "if that is in Hz, divide them by 1e9"
         )
     if not np.isfinite(transmission).all() or np.trapezoid(transmission, nu) <= 0:
         mistakes.append(

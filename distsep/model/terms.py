@@ -113,14 +113,14 @@ class Template:
 
     def parts(self, source) -> dict[str, Callable]:
         """Templates by name: here one."""
-        m = np.asarray(self.map, float)
-        if not np.isfinite(m).any() or not np.nan_to_num(m).any():
-            raise InputError(
-                _CALL,
-                f"`Template(name={self.name!r})` is zero everywhere: its coefficient "
-                "cannot be found. Leave it out.",
-            )
+        m = self.values()
         return {"": lambda obs: source.map(m, obs, self.ordering, self.name)}
+
+    def values(self) -> np.ndarray:
+        """The map, NaN where a masked array hides it."""
+        if isinstance(self.map, np.ma.MaskedArray):
+            return np.ma.filled(self.map.astype(float), np.nan)
+        return np.asarray(self.map, float)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ BOLTZMANN = 1.380649e-23  # k [J/K]
 LIGHT_SPEED = 299792458.0  # c [m/s]
 H_OVER_K = PLANCK * 1e9 / BOLTZMANN  # h/k [K/GHz]
 T_CMB = 2.7255  # [K]
+LARGEST_NU = 1e6  # of a frequency that is not one in Hz [GHz]
 
 # 2 k nu^2 / c^2, in MJy/sr per K_RJ, at 1 GHz.
 RJ_INTENSITY = 2 * BOLTZMANN * 1e18 / LIGHT_SPEED**2 * 1e20
