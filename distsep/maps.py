@@ -79,6 +79,6 @@ def _require_one_sky(observation: Observation, comm: Any) -> None:
     }
     for name, rank, other, first in differences(comm, what):
         raise ValueError(
-            f"`separate(observation=..., comm=...)`: rank {rank} has {name} {other!r:.80}, "
-            f"rank 0 has {first!r:.80}: expected parts of one data set."
+            f"`separate(observation=..., comm=...)`: rank {rank} has {name} "
+            f"{other!r:.80}, rank 0 has {first!r:.80}: expected parts of one data set."
         )

@@ -247,6 +247,7 @@ WRONG = {
     "variance shape": ({"noise_variance": np.ones(5)}, r"noise_variance=.*broadcast"),
     "two noises": ({"noise_variance": 1.0, "hits": np.ones(NPIX)}, r"one of"),
     "hits norm 0": ({"hits": np.ones(NPIX), "hits_norm": 0}, r"hits_norm=.*got 0"),
+    "hits norms": ({"hits": np.ones(NPIX), "hits_norm": [1]}, r"hits_norm=.*\[1\]"),
     "hits norm": ({"hits": np.ones(NPIX)}, r"hits_norm=.*'max' or 'mean'"),
     "hits shape": ({"hits": np.ones(3), "hits_norm": 1}, r"hits=.*192"),
     "hits < 0": ({"hits": -np.ones(NPIX), "hits_norm": 1}, r"hits=.*not negative"),

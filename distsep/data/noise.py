@@ -267,7 +267,7 @@ def _hit_weight(hits, norm, npix) -> np.ndarray | None:
             "Give `hits_norm` as a number."
         )
     norms = {"max": h.max(), "mean": h[h > 0].mean()}
-    if norm not in norms:
+    if not isinstance(norm, str) or norm not in norms:
         raise ValueError(
             "`Observation(hits_norm=...)` must be a positive number, 'max' or 'mean': "
             "the hit count at which the depth holds (guessing costs a factor 1.9 in "

@@ -57,9 +57,10 @@ class Instrument:
         self.depth_p = _vector(depth_p, nf, "depth_p", mistakes)
         self.depth_i = _vector(depth_i, nf, "depth_i", mistakes)
         self.fwhm = _vector(fwhm, nf, "fwhm", mistakes)
-        self.bands = tuple(str(b) for b in bands or (f"{v:g}" for v in self.nu))
-        listed = (response,) * nf if isinstance(response, str) else tuple(response)
-        self.response: tuple[str, ...] = listed
+        named = (f"{v:g}" for v in self.nu) if bands is None else bands
+        self.bands = tuple(map(str, named))
+        listed = (response,) * nf if isinstance(response, str) else _listed(response)
+        self.response: tuple[str, ...] = tuple(listed)
         if not (np.isfinite(self.nu) & (self.nu > 0)).all():
             mistakes.append(f"`nu` should be positive frequencies [GHz]; got {nu}")
         elif (self.nu > units.LARGEST_NU).any():
@@ -72,12 +73,12 @@ class Instrument:
             mistakes.append(
                 f"{negative} should not be negative (NaN says that one is not known)"
             )
-        if len(listed) != nf or not set(listed) <= set(RESPONSES):
+        if len(listed) != nf or not all(r in RESPONSES for r in listed):
             mistakes.append(
                 f"`response` should be one of {', '.join(RESPONSES)}, or one for each "
                 f"of {nf} bands; got {response!r}"
             )
-        tables = [None] * nf if bandpass is None else list(bandpass)
+        tables = [None] * nf if bandpass is None else _listed(bandpass)
         if len(tables) != nf:
             mistakes.append(f"`bandpass` should have {nf} entries; got {len(tables)}")
         self.bandpass = tuple(
@@ -252,6 +253,12 @@ def _vector(
         )
         return None
     return array
+
+
+def _listed(values: Any) -> list[Any]:
+    """What is given for each band; a word or a number is one value."""
+    one = isinstance(values, str) or not np.iterable(values)
+    return [values] if one else list(values)
 
 
 def _table(

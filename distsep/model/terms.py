@@ -244,6 +244,8 @@ def _term_mistakes(n: int, term: Any) -> list[str]:
         wrong.append(
             f"{where}: `prior` should be (mean, std), finite and std > 0; got {prior!r}"
         )
+    if np.size(_listed(getattr(term, "bands", None))) == 0:
+        wrong.append(f"{where}: `bands` names none: leave it out for all, or the term")
     stokes = getattr(term, "stokes", None)
     if stokes is not None and not isinstance(stokes, str):
         wrong.append(f"{where}: `stokes` should be letters, 'QU'; got {stokes!r}")
