@@ -83,7 +83,8 @@ def basic_comp_sep(
             UNSEEN or NaN: not observed.
         nside: Patches of the parameters: 0 for one value each; one nside, or one for
             each parameter in the order of `params`.
-        keywords: `bounds` as in scipy, and arguments of `distsep.separate`.
+        keywords: `bounds` as in scipy, and arguments of `distsep.separate` but those
+            whose result has no place in fgbuster's layout.
 
     Returns:
         The separation.
@@ -123,7 +124,19 @@ def weighted_comp_sep(
     return _separate(components, instrument, data, np.asarray(cov), nside, keywords)
 
 
+_NOT_HERE = (
+    *("patches", "shared", "calibration", "band_shift", "angle", "global_terms"),
+    *("amplitude_unit", "comm", "output"),
+)
+
+
 def _separate(components, instrument, data, cov, nside, keywords) -> Separation:
+    refused = [name for name in _NOT_HERE if name in keywords]
+    if refused:
+        raise ValueError(
+            f"`{', '.join(refused)}`: fgbuster's layout has no place for what comes of "
+            "it. Call `distsep.separate`."
+        )
     d = np.asarray(data)
     maps = d[:, None] if d.ndim == 2 else d
     if maps.ndim != 3 or maps.shape[1] not in STOKES:

@@ -140,8 +140,8 @@ def separate(
     )
     plan, model, parameters = problem.plan, problem.model, problem.parameters
     kept = problem.kept(amplitude_unit, tuple(amplitude_covariance), residuals)
-    keeper = Keeper(source, kept, output=output, overwrite=overwrite, comm=comm)
     reduces = problem.reduces(reduce)
+    keeper = Keeper(source, kept, output=output, overwrite=overwrite, comm=comm)
     survey = problem.survey(local, often=not reduces)
     clock("preparing")
 

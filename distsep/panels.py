@@ -91,7 +91,7 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
     note = f"rms {_three(_rms(s))} {in_words(unit)}"
     title = f"Recovered {_at(result, name)}, {letter}"
     panels.append(Panel(title, note, m, unit, _even(m, 99.5)))
-    if truth is not None and name in truth.truth.components:
+    if truth is not None and _comparable(result, truth.truth, name):
         panels.append(_error_panel(sphere, truth, s, (name, unit), letter, row))
     elif name in result.covariance_names:
         own = result.covariance_names.index(name)
@@ -109,6 +109,12 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
         panels.append(Panel(title, note, m, unit, _even(m, 98.0)))
     panels.append(_chi2_panel(result, sphere, maps["chi2"]))
     return panels
+
+
+def _comparable(result: Result, truth: Any, name: str) -> bool:
+    """Whether there are true amplitudes of a component, in its unit."""
+    true = dict(zip(truth.components, truth.units, strict=True))
+    return name in true and true[name] == result.units.get(name)
 
 
 def _at(result: Result, name: str) -> str:
@@ -162,7 +168,9 @@ def _chi2_panel(result: Result, sphere: "Sphere", chi2: np.ndarray) -> Panel:
     """Return chi2 of the pixels, all Stokes parameters, around what is expected."""
     ns, nf = len(result.stokes), len(result.bands)
     free = max(ns * (nf - len(result.component_names)), 1)
-    total = chi2.sum(0)
+    # A joint fit has one chi2 for all Stokes parameters of a pixel.
+    seen = np.isfinite(chi2).any(0)
+    total = np.where(seen, np.nansum(chi2, 0), np.nan)
     m = sphere.drawn(total)
     note = f"mean {np.nanmean(total):.2f}, expected {free}"
     title = r"$\chi^2$ per pixel, " + "+".join(result.stokes)

@@ -235,3 +235,33 @@ def test_ranks_may_have_patches_and_objects_of_their_own(comm):
         else {"a": None, "b": np.ones(3)},
     }
     require_one_call(comm, "separate", asked)
+
+
+def test_weights_on_a_store_of_another_type(tmp_path, monkeypatch):
+    """Both are read in parts of the same pixels."""
+    nside, npix = 32, 12_288
+    maps = np.random.default_rng(82).normal(size=(7, 2, npix)).astype(np.float32)
+    stores = []
+    for dtype in (np.float64, np.float32):
+        one = distsep.Observation(
+            maps.astype(dtype),
+            distsep.Instrument(NU),
+            stokes="QU",
+            nside=nside,
+            ordering="NEST",
+            noise_variance=1.0,
+        )
+        one.save(tmp_path / f"{dtype.__name__}.zarr")
+        stores.append(distsep.open_observation(tmp_path / f"{dtype.__name__}.zarr"))
+    monkeypatch.setattr(source, "RESIDENT", 0)
+    monkeypatch.setattr(source, "PART", 7 * 2 * 4096 * 4 * 2)
+    given = {"priors": PRIOR, "solver": "newton"}
+    outputs = []
+    for fitted, other in (stores, stores[::-1]):
+        result = distsep.separate(
+            LAWS, fitted, output=tmp_path / f"r{len(outputs)}.zarr", **given
+        )
+        result.apply(other, output=tmp_path / f"a{len(outputs)}.zarr")
+        outputs.append(distsep.read(tmp_path / f"a{len(outputs)}.zarr").amplitudes)
+        own = distsep.read(tmp_path / f"r{len(outputs) - 1}.zarr").amplitudes
+        np.testing.assert_allclose(outputs[-1], own, rtol=1e-9, atol=1e-12)

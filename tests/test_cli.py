@@ -1,5 +1,6 @@
 """The command: what it writes, what it says, and how it ends."""
 
+import errno
 import json
 import os
 import subprocess
@@ -484,3 +485,34 @@ def test_python_m_distsep_is_the_command(monkeypatch, capsys):
         runpy.run_module("distsep", run_name="__main__")
     assert caught.value.code == 0
     assert "simulate" in capsys.readouterr().out
+
+
+def test_a_log_file_is_no_other_file(tmp_path):
+    """Nothing is added to what is no log, and a log grows."""
+    run_file, log = tmp_path / "run.toml", tmp_path / "logs" / "a.log"
+    run_file.write_text("[fit]\n")
+    text = call("doctor", "--log-file", run_file, code=2)
+    assert "run.toml` exists and is no log of distsep" in text
+    assert run_file.read_text() == "[fit]\n"
+    for wrong in (tmp_path, run_file / "x.log"):
+        text = call("doctor", "--log-file", wrong, code=2)
+        assert "cannot be written" in text
+    sizes = []
+    for _ in range(2):
+        call("info", tmp_path / "none.zarr", "--log-file", log, code=2)
+        sizes.append(log.stat().st_size)
+    assert log.read_bytes().startswith(b"# distsep log\n")
+    assert sizes[1] > sizes[0]
+
+
+@pytest.mark.parametrize("number", ["two", "-1", "0.5"])
+def test_devices_that_are_no_number(tmp_path, monkeypatch, number):
+    monkeypatch.setenv("DISTSEP_DEVICES", number)
+    text = call("info", tmp_path, code=2)
+    assert f"DISTSEP_DEVICES={number}: expected a number of devices" in text
+
+
+def test_what_the_system_refuses_is_one_line():
+    full = OSError(errno.ENOSPC, "No space left on device", "a/0")
+    assert is_bad_input(full)
+    assert not is_bad_input(OSError(errno.EIO, "Input/output error", "a/0"))

@@ -161,6 +161,15 @@ def test_bounds_as_in_scipy():
     assert found.x[0] == pytest.approx(1.6)
 
 
+@pytest.mark.parametrize("name", ["global_terms", "amplitude_unit", "patches"])
+def test_what_the_layout_has_no_place_for_is_refused(name):
+    """Its residuals would lack a part of the model, or mix units."""
+    golden = Golden("recipes_n16_const")
+    maps = golden.maps("data_hom", slice(1, 3), masked=True)
+    with pytest.raises(ValueError, match=f"`{name}`: .*Call `distsep.separate`"):
+        basic_comp_sep(components(), golden.instrument, maps, **{name: "K_CMB"})
+
+
 def test_wrong_shapes_are_refused():
     instrument = distsep.instrument("LiteBIRD")
     with pytest.raises(ValueError, match="`data` should have shape"):

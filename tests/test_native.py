@@ -330,6 +330,36 @@ def test_roots_keep_the_noise_under_a_signal_of_ten_million_times_its_size(where
 
 
 @needs_kernels
+@pytest.mark.parametrize("tile", [8, 16, 64, 4096])
+@pytest.mark.parametrize("what", ["noise", "twice", "template", "constants", "signal"])
+def test_roots_of_rows_that_depend_on_one_another(what, tile):
+    """A map given twice, or one that is a template too: no digit of others is lost."""
+    rng = np.random.default_rng(9)
+    npix, nrow = 4096, 9
+    signal = rng.normal(size=(nrow, 3)) @ (100 * rng.normal(size=(3, npix)))
+    d = signal + (what != "signal") * rng.normal(size=(nrow, npix))
+    t = np.zeros((0, npix))
+    if what == "twice":
+        d[1] = d[0]
+    elif what == "template":
+        t = np.stack([d[4], np.ones(npix)])
+    elif what == "constants":
+        t = np.stack([np.ones(npix), np.full(npix, 2.0)])
+    n = nrow + len(t)
+    number = jnp.zeros((1, npix // tile), jnp.int32)
+    maps = RawMaps(jnp.asarray(d), jnp.asarray(t), None, None)
+    whitening = Whitening(jnp.ones((1, nrow)), jnp.ones(1))
+    root = np.asarray(native.root(whitening, maps, Lanes(None, number, number)))
+    found = root.reshape(-1, n, n)
+    x = np.concatenate([d, t]).reshape(n, -1, tile)
+    expected = np.einsum("itl,jtl->tij", x, x)
+    squares = np.einsum("tki,tkj->tij", found, found)
+    scale = np.sqrt(np.einsum("tii->ti", expected))
+    scale = scale[:, :, None] * scale[:, None, :]
+    np.testing.assert_allclose(squares / scale, expected / scale, rtol=0, atol=3e-12)
+
+
+@needs_kernels
 def test_a_band_without_data_leaves_a_column_of_zeros():
     whitening, maps, lanes = sky(np.random.default_rng(7))
     dark = maps.d.at[4:6].set(np.nan)

@@ -5,6 +5,7 @@ message; 3 the fit did not converge (its result is written).
 """
 
 import contextlib
+import errno
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from distsep.parallel import Comm
 
 BAD_INPUT = 2
+# What the system refuses the user: no space left, a read-only disk, ...
+_OF_FILES = (
+    *(errno.ENOTDIR, errno.EISDIR, errno.EROFS),
+    *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT),
+)
 NOT_CONVERGED = 3
 
 
@@ -54,7 +60,7 @@ class Session:
             except Exception as error:
                 if not is_bad_input(error):
                     raise
-                reason = str(error)
+                reason = _words(error)
         answer, reason = self.comm.bcast((answer, reason))
         if reason is not None:
             raise RefusedError(reason)
@@ -76,12 +82,15 @@ def session(
     """
     from distsep import parallel
 
-    devices = devices or int(os.environ.get("DISTSEP_DEVICES", 0)) or None
-    if devices is not None:
-        parallel.set_host_devices(devices)
+    asked = devices or _asked_devices()
+    if isinstance(asked, int):
+        parallel.set_host_devices(asked)
     comm, refusal = _ranks(parallel)
     speaks = comm.rank == 0 and parallel.launched_rank() == 0
-    voice = Voice(quiet=quiet, log_file=log_file, speaks=speaks)
+    voice = Voice(quiet=quiet, speaks=speaks)
+    if isinstance(asked, str):
+        refusal = refusal or asked
+    refusal = comm.bcast(refusal or voice.keep(log_file))
     current = Session(comm, voice)
     try:
         with parallel.guard(comm):
@@ -102,6 +111,16 @@ def session(
         raise SystemExit(current.code)
 
 
+def _asked_devices() -> int | str | None:
+    """DISTSEP_DEVICES, or what is wrong with it."""
+    text = os.environ.get("DISTSEP_DEVICES", "")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        return f"DISTSEP_DEVICES={text}: expected a number of devices, 1 or more."
+    return int(text)
+
+
 def _ranks(parallel: Any) -> tuple["Comm", str | None]:
     """The ranks; or this process alone and why the launcher's are not to be had."""
     if not parallel.launched_by_mpi():
@@ -116,10 +135,17 @@ def _stop_all(current: Session, error: Exception) -> None:
     """Bad input that this rank found, perhaps alone: say it once and end all ranks."""
     comm = current.comm
     if comm.size == 1:
-        current.voice.fail(str(error))
+        current.voice.fail(_words(error))
         current.code = BAD_INPUT
         return
-    comm.stop(f"error: {error} (rank {comm.rank} of {comm.size})", BAD_INPUT)
+    comm.stop(f"error: {_words(error)} (rank {comm.rank} of {comm.size})", BAD_INPUT)
+
+
+def _words(error: Exception) -> str:
+    """The message; of the system's own, without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def is_bad_input(error: Exception) -> bool:
@@ -130,7 +156,10 @@ def is_bad_input(error: Exception) -> bool:
     """
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
         return True
-    if not isinstance(error, ValueError | TypeError | ImportError | OSError):
+    if isinstance(error, OSError) and error.errno in _OF_FILES:
+        return True
+    ours = ValueError | TypeError | ImportError | OSError | FloatingPointError
+    if not isinstance(error, ours):
         return False
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or not (frames[-1].line or "").startswith("raise "):

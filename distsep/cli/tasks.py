@@ -196,10 +196,7 @@ def _report(path: Path, directory: Path | None) -> tuple[str, list[Path]]:
     result = store.read(path)
     if not isinstance(result, distsep.Result):
         raise ValueError(f"{path} holds an observation, not a result.")
-    source = result.provenance.get("observation")
-    observation = None
-    if source is not None and Path(source).is_dir():
-        observation = store.open_observation(source)
+    observation = _separated(result)
     truth = observation.truth if observation is not None else None
     text = text_table(result, truth.parameters if truth is not None else None)
     if directory is None:
@@ -207,6 +204,20 @@ def _report(path: Path, directory: Path | None) -> tuple[str, list[Path]]:
     from distsep.report import report as draw
 
     return text, draw(result, directory, observation)
+
+
+def _separated(result: Any) -> Any:
+    """What a result was made of, if it is still where it was; or None."""
+    source = result.provenance.get("observation")
+    if source is None or not Path(source).is_dir():
+        return None
+    try:
+        found = store.open_observation(source)
+    except ValueError:  # something else is there now
+        return None
+    other = found.nside, found.stokes, found.instrument.bands
+    mine = result.nside, result.stokes, tuple(result.bands)
+    return found if other == mine else None
 
 
 def info(session: Session, path: Path) -> None:

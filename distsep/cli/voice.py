@@ -21,30 +21,48 @@ from rich.progress import (
 )
 from rich.text import Text
 
+_LOG = b"# distsep log\n"
+
 
 class Voice:
     """Prints what rank 0 has to say.
 
     Args:
         quiet: Say nothing on the terminal but warnings, errors and answers.
-        log_file: File that gets all of it, also with `quiet`.
         speaks: Whether this process speaks at all (rank 0 does).
     """
 
-    def __init__(
-        self, *, quiet: bool = False, log_file: Path | None = None, speaks: bool = True
-    ):
+    def __init__(self, *, quiet: bool = False, speaks: bool = True):
         self.quiet = quiet
         self.speaks = speaks
         self.out = Console(soft_wrap=True)
         self.err = Console(stderr=True, soft_wrap=True)
         self.log: Console | None = None
-        if log_file is not None and speaks:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
-            file = log_file.open("a", encoding="utf-8")
-            self.log = Console(file=file, width=100, soft_wrap=True, color_system=None)
         self._handler = _Handler(self)
         logging.getLogger("distsep").addHandler(self._handler)
+
+    def keep(self, log_file: Path | None) -> str | None:
+        """Keep all that is said in a file as well, also with `quiet`.
+
+        Returns:
+            Why not, if it cannot be: an existing file must be a log.
+        """
+        if log_file is None or not self.speaks:
+            return None
+        where = f"`--log-file {log_file}`"
+        try:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            size = log_file.stat().st_size if log_file.exists() else 0
+            with log_file.open("ab+") as file:
+                file.seek(0)
+                if size and not file.read(len(_LOG)) == _LOG:
+                    return f"{where} exists and is no log of distsep: name another."
+                file.write(b"" if size else _LOG)
+            text = log_file.open("a", encoding="utf-8")
+        except OSError as error:
+            return f"{where} cannot be written: {error.strerror}."
+        self.log = Console(file=text, width=100, soft_wrap=True, color_system=None)
+        return None
 
     def close(self) -> None:
         """Close the log file and stop listening to the package."""

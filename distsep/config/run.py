@@ -151,7 +151,7 @@ class FitTable(Table):
     """How the optimum is looked for; `tolerance` is in sigma."""
 
     solver: Literal["adam", "lbfgs", "newton"] = "adam"
-    tolerance: Positive = 1e-3
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     max_steps: Annotated[int, Field(ge=1)] = 1000
 
 

@@ -30,6 +30,13 @@ def read_rows(file: Path, rows: list[np.ndarray]) -> None:
 
 def write_rows(file: Path, rows: list[np.ndarray]) -> None:
     """Write runs of memory, each contiguous, one after another into a new file."""
+    try:
+        _write_rows(file, rows)
+    except OSError as error:  # a full disk does not say which file
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+def _write_rows(file: Path, rows: list[np.ndarray]) -> None:
     with file.open("wb", buffering=0) as stream:
         for i in range(0, len(rows), _ROWS):
             some = rows[i : i + _ROWS]

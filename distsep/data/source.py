@@ -111,7 +111,11 @@ class StoreSource:
             raise ValueError(
                 "`apply(observation)`: the store has other pixels than the one fitted."
             )
-        return StoreSource(stored, *self._owned, self._used)
+        other = StoreSource(stored, *self._owned, self._used)
+        # In parts of the same pixels, whatever the type of its numbers.
+        other.resident, other._runs = self.resident, self._runs
+        other.number = self.number
+        return other
 
     def npix(self, part: int) -> int:
         """Return the number of pixels of a part."""

@@ -17,8 +17,6 @@ from distsep.inference.likelihood import block_curvature, block_value_gradient
 from distsep.inference.model import Model
 from distsep.model.parameters import Parameters
 
-Passes = Callable[[Callable, object, str], np.ndarray]
-
 
 @dataclass(frozen=True)
 class Point:

@@ -167,8 +167,7 @@ def _apart(names: tuple[str, ...], r_hat: np.ndarray) -> tuple[str, ...]:
         return ()
     more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
     return (
-        f"the chains do not agree on {', '.join(wrong[:5])}{more}: take more `draws` "
-        "and `warmup`.",
+        f"the chains do not agree on {', '.join(wrong[:5])}{more}: take more `draws`.",
     )
 
 

@@ -44,8 +44,8 @@ def describe(
     message = f"within {farthest} of the optimum, {passes}"
     if bad:
         why = f"largest distance {farthest}, wanted {tolerance:g}"
-        if warnings and (local.distance <= tolerance).all():
-            why = "; ".join(warnings)
+        if (local.distance <= tolerance).all():
+            why = "; ".join(warnings) or "components cannot be told apart"
         message = (
             f"{bad} of {objective.nblocks} independent blocks not converged ({why}), "
             f"{passes}"

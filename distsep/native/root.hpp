@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "lanes.hpp"
 
@@ -30,14 +31,14 @@ class Root {
 
   void operator()(long b, long tile, double* out) {
     const long size = m_.nlane / m_.ntile, nchunk = (size + CHUNK - 1) / CHUNK;
+    if (size <= std::min<long>(n_, CHUNK)) return reflect(b, tile, size, out);
     const long stride = std::max(1L, nchunk / SAMPLED);
-    const double eps = 2.220446049250313e-16;
     gather(b, tile, size, stride, false);
     const long lanes = std::min(size, SAMPLED * CHUNK);
     double scale[MOST];
     for (int i = 0; i < n_; ++i) scale[i] = root_of(gram_[i * n_ + i]);
     begin();
-    bool white = extend(scale, 11.0 * n_ * (n_ + lanes) * eps) > 10 * WELL;
+    bool white = extend(scale, 11.0 * n_ * (n_ + lanes) * EPS) > 10 * WELL;
     if (white) begin();
     bool seen[MOST];
     for (int again = 0; again < 3; ++again) {
@@ -49,7 +50,7 @@ class Root {
         if (again == 0) seen[i] = gram_[i * n_ + i] > 0;
       }
       // The pivots of the correlations are 1 where y is white.
-      if (extend(scale, n_ * eps) > WELL) break;
+      if (extend(scale, n_ * EPS) > WELL) break;
       white = false;
     }
     for (int i = 0; i < n_; ++i)
@@ -61,8 +62,30 @@ class Root {
  private:
   static constexpr long SAMPLED = 8;       // chunks that the first triangle is from
   static constexpr double WELL = 1e-3;     // smallest pivot of correlations that will do
+  static constexpr double EPS = std::numeric_limits<double>::epsilon();
 
   int blocks() const { return (padded_ / 4) * (padded_ / 4 + 1) / 2; }
+
+  // Of no more lanes than entries: T by Householder's reflections from the right.
+  void reflect(long b, long tile, long size, double* out) {
+    fetch_(b, tile, tile * size, static_cast<int>(size), x_.get(), root_.get());
+    std::memset(out, 0, sizeof(double) * n_ * n_);
+    for (int k = 0; k < size; ++k) {
+      double* v = x_.get() + k * CHUNK;
+      double squares = 0.0;
+      for (int l = k; l < size; ++l) squares += v[l] * v[l];
+      const double norm = std::copysign(std::sqrt(squares), v[k]);
+      out[k * n_ + k] = -norm;
+      v[k] += norm;
+      for (int i = k + 1; i < n_; ++i) {
+        double *x = x_.get() + i * CHUNK, along = 0.0;
+        for (int l = k; l < size; ++l) along += v[l] * x[l];
+        if (norm != 0.0) along /= norm * v[k];
+        for (int l = k; l < size; ++l) x[l] -= along * v[l];
+        out[k * n_ + i] = x[k];
+      }
+    }
+  }
 
   // T = 1.
   void begin() {
@@ -134,16 +157,16 @@ class Root {
       }
   }
 
-  // T <- T diag(scale) L, L L^T the scaled Gram matrix plus a shift; smallest pivot.
+  // T <- T diag(scale) L, L L^T the scaled Gram matrix plus a shift; smallest pivot of
+  // the rows that have one: of a row that depends on those before only rounding is left.
   double extend(const double* scale, double shift) {
-    double least = 1.0;
+    double least = 1.0, pivot[MOST];
     for (int j = 0; j < n_; ++j)
       for (int i = j; i < n_; ++i) {
         double x = gram_[i * n_ + j] / (scale[i] * scale[j]) + (i == j ? shift : 0.0);
         for (int k = 0; k < j; ++k) x -= L_[i * n_ + k] * L_[j * n_ + k];
         if (i == j) {
-          // A row of zeros has no say in how white the others are.
-          if (gram_[j * n_ + j] > 0) least = std::min(least, x);
+          pivot[j] = x;
           L_[j * n_ + j] = std::sqrt(std::max(x, shift));
         } else {
           L_[i * n_ + j] = x / L_[j * n_ + j];
@@ -156,6 +179,16 @@ class Root {
         work_[i * n_ + j] = x;
       }
     std::swap(T_, work_);
+    for (int j = 0; j < n_; ++j) {
+      double squares = 0.0;
+      for (int k = 0; k <= j; ++k) squares += T_[j * n_ + k] * T_[j * n_ + k];
+      // No smaller, for its inverse would enlarge rounding in the rows that follow.
+      const double rounding = 64 * n_ * EPS * std::sqrt(squares);
+      if (T_[j * n_ + j] < rounding)
+        T_[j * n_ + j] = rounding;
+      else if (gram_[j * n_ + j] > 0)  // a row of zeros has no say
+        least = std::min(least, pivot[j]);
+    }
     return least;
   }
 
