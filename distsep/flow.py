@@ -84,7 +84,8 @@ def separate(
         global_terms: `distsep.Monopole(...)`, `Dipole`, `Template`, `Regional`.
         solver: `"adam"`, `"lbfgs"` or `"newton"`.
         tolerance: Distance from the optimum [sigma] at which a fit has converged.
-        max_steps: Largest number of passes over the data.
+        max_steps: Largest number of passes over the data, without those that see
+            where a solver ended.
         reduce: Fit the exact reduction of the data; None: where it is smaller.
         noise_true: Where the noise has another frequency shape than the one assumed:
             its variance over that, `(freq,)` or `(freq, stokes)`. The noise bias of the

@@ -65,7 +65,7 @@ class LawTable(Table):
 
     `parameters` are the keys that carry a table and no name known here, `options` the
     other unknown keys; in the file both stand beside `kind`. Whether they exist in the
-    law is found out in `config_checks`.
+    law is found out in `checks.py`.
     """
 
     kind: str | None = None

@@ -44,7 +44,8 @@ class Fit:
         local: The quadratic model there.
         converged: True for each independent block within `tolerance` sigma, not held
             at a bound, with a positive definite Hessian and distinct components.
-        passes: Passes over the data of the warm start, and of the solver.
+        passes: Passes over the data of the warm start, and of the solver, without
+            those that see where it ended.
     """
 
     x: np.ndarray
@@ -87,7 +88,7 @@ def fit(
         objective: What to minimise.
         solver: `"adam"`, `"lbfgs"` or `"newton"`, after the warm start.
         tolerance: Largest distance from the optimum, in sigma, of any block.
-        max_steps: Largest number of passes in all.
+        max_steps: Largest number of passes in all, counted so.
         tell: Called with (phase, passes, largest distance in sigma or None).
 
     Returns:

@@ -31,7 +31,7 @@ class Uncertainty:
 
     Attributes:
         sigma: Root of the diagonal of `covariance`; NaN for held parameters.
-        sigma_hessian: Of H^-1.
+        sigma_hessian, sigma_fisher: Of H^-1, of F^-1.
         covariance, hessian_inverse, fisher_inverse: Full matrices, or None.
         indefinite: True for parameters of blocks whose Hessian is not positive.
     """
