@@ -59,17 +59,18 @@ def _root(x):
     # A band that no sample of the tile observed is a row of zeros.
     scale = jnp.where(scale > 0, scale, 1.0)
     shift = 11 * n * (n + m) * eps
-    T, inverse = _cholesky(gram / jnp.outer(scale, scale) + shift * eye)
+    T, inverse = _cholesky(gram / jnp.outer(scale, scale) + shift * eye, shift)
     y = _dot(inverse / scale, x)
-    S, _ = _cholesky(_gram(y) + n * eps * eye)
+    S, _ = _cholesky(_gram(y) + n * eps * eye, n * eps)
     root = _dot(scale[:, None] * T, S).T
     # A row of zeros stays one: a template that is zero has no data.
     return jnp.where((jnp.diagonal(gram) > 0)[None, :], root, 0.0)
 
 
-def _cholesky(m):
+def _cholesky(m, least):
     """Factor L of a small matrix, and L^-1: column by column, in plain operations.
 
+    No pivot is below `least`: rounding may leave less of rows that depend on others.
     Not by LAPACK: thousands of small calls from inside a sharded program are slow, and
     were seen to lock up.
     """
@@ -78,7 +79,9 @@ def _cholesky(m):
     L, rest = jnp.zeros_like(m), m
     inverse = jnp.eye(n)
     for j in range(n):
-        column = jnp.where(row >= j, rest[:, j], 0.0) * jax.lax.rsqrt(rest[j, j])
+        pivot = jnp.maximum(rest[j, j], least)
+        column = jnp.where(row > j, rest[:, j], 0.0).at[j].set(pivot)
+        column = column * jax.lax.rsqrt(pivot)
         L = L.at[:, j].set(column)
         rest = rest - jnp.outer(column, column)
         top = inverse[j] / column[j]
