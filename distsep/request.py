@@ -18,7 +18,7 @@ from distsep.data.patch_specs import (
     make_patches,
     read_patches,
 )
-from distsep.data.templates import PixelMaps
+from distsep.data.templates import PixelMaps, plain_map
 from distsep.model.free import Free, band_names, free_parameters
 from distsep.model.mistakes import InputError, collect, mapping_mistakes
 from distsep.model.mixing import MixingMatrix
@@ -120,7 +120,8 @@ def read_request(request: Request, source: Any, comm: Any) -> Asked:
             request, free, terms, bands, specs, header.instrument.bands
         )
         wrong += _output_mistakes(request, free, terms)
-    wrong = _of_all(comm, wrong) + _zero_templates(request.global_terms, comm)
+    zero = _zero_templates(request.global_terms) if terms else set()
+    wrong = _of_all(comm, wrong, zero)
     if wrong or mixing is None or terms is None:
         raise InputError("separate(...)", *wrong)
     where = {k: make_patches(specs[k], source, comm) for k in mixing.names}
@@ -130,32 +131,35 @@ def read_request(request: Request, source: Any, comm: Any) -> Asked:
     return Asked(mixing, terms, where)
 
 
-def _of_all(comm: Any, wrong: list[str]) -> list[str]:
-    """Mistakes of all ranks, which then stop together; of some only, with the rank."""
-    every = comm.allgather(wrong)
+def _of_all(comm: Any, wrong: list[str], zero: set[str]) -> list[str]:
+    """Mistakes of all ranks, which then stop together; of some only, with the rank.
+
+    Args:
+        comm: Ranks.
+        wrong: Mistakes that this rank found.
+        zero: Templates that are zero on this rank: a mistake if they are on all.
+
+    Communication: one allgather.
+    """
+    every, zeros = zip(*comm.allgather((wrong, zero)), strict=True)
     return [
         line if all(line in others for others in every) else f"rank {rank}: {line}"
         for rank, lines in enumerate(every)
         for line in lines
-    ]
-
-
-def _zero_templates(terms: Any, comm: Any) -> list[str]:
-    """Templates that are zero in the pixels of every rank."""
-    templates = [t for t in terms if isinstance(t, Template)]
-    mine = {t.name for t in templates if not _is_somewhere(t)}
-    return [
+    ] + [
         f"`Template(name={name!r})` is zero everywhere: its coefficient cannot be "
         "found. Leave it out"
-        for name in sorted(set.intersection(*comm.allgather(mine)))
+        for name in sorted(set.intersection(*zeros))
     ]
 
 
-def _is_somewhere(template: Template) -> bool:
-    try:
-        return bool(np.nan_to_num(template.values()).any())
-    except (TypeError, ValueError):  # no map at all, which is said elsewhere
-        return True
+def _zero_templates(terms: Sequence[Any]) -> set[str]:
+    """Names of the templates that are zero in the pixels of this rank."""
+    return {
+        t.name
+        for t in terms
+        if isinstance(t, Template) and not np.nan_to_num(plain_map(t.map)).any()
+    }
 
 
 def _terms(

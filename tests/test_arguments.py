@@ -60,6 +60,9 @@ def untyped(monkeypatch):
         ({"tell": "me"}, "`tell` should be a function .* got 'me'"),
         ({"amplitude_covariance": 3}, "`amplitude_covariance` should be names among"),
         ({"amplitude_covariance": "CMB"}, "`amplitude_covariance` should be names"),
+        ({"global_terms": 5}, "`global_terms`: expected a list, .*; got 5"),
+        ({"global_terms": None}, "`global_terms`: expected a list, .*; got None"),
+        ({"global_terms": [distsep.Monopole(bands=[])]}, "`bands` names none"),
     ],
 )
 def test_what_is_none_is_said(wrong, words):
@@ -265,3 +268,5 @@ def test_weights_on_a_store_of_another_type(tmp_path, monkeypatch):
         outputs.append(distsep.read(tmp_path / f"a{len(outputs)}.zarr").amplitudes)
         own = distsep.read(tmp_path / f"r{len(outputs) - 1}.zarr").amplitudes
         np.testing.assert_allclose(outputs[-1], own, rtol=1e-9, atol=1e-12)
+        with pytest.raises(ValueError, match="too large to stay in memory"):
+            result.bias(other, own)

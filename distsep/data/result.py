@@ -152,7 +152,8 @@ class Result:
             `(comp, stokes, pix)` in the units of `amplitudes`.
 
         Raises:
-            ValueError: as `apply`; amplitudes of another shape, or not finite.
+            ValueError: as `apply`; amplitudes of another shape, or not finite; a result
+                whose maps were streamed.
 
         Communication: collective, as `separate`.
 
@@ -164,8 +165,12 @@ class Result:
                 "`Result.bias`: this result was read from a store and has no weights: "
                 "call it on what `separate` returned."
             )
-        applied = self.applier(self, foregrounds, spread=True)
-        truth, found = np.asarray(truth), applied.amplitudes
+        if self.amplitudes is None:
+            raise ValueError(
+                "`Result.bias`: the maps are too large to stay in memory: call "
+                "`apply(foregrounds, output=...)` and take the truth off there."
+            )
+        truth, found = np.asarray(truth), self.amplitudes
         good = truth.dtype.kind in "iuf" and truth.shape == found.shape
         if not good or not np.isfinite(truth[np.isfinite(found)]).all():
             raise ValueError(
@@ -173,8 +178,9 @@ class Result:
                 f"finite numbers (comp, stokes, pix) = {found.shape}, 0 for the CMB; "
                 f"got {truth.dtype}, shape {truth.shape}."
             )
+        applied = self.applier(self, foregrounds, spread=True)
         spread = np.einsum("kpcc->ckp", applied.amplitude_covariance)
-        return found - truth, np.sqrt(np.clip(spread, 0, None))
+        return applied.amplitudes - truth, np.sqrt(np.clip(spread, 0, None))
 
     def sample(self, draws: int = 1000, chains: int = 4, seed: int = 0) -> Any:
         """Sample the profile likelihood times the priors with NUTS.

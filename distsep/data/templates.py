@@ -8,6 +8,11 @@ from distsep.data import healpix
 from distsep.data.observation import Observation
 
 
+def plain_map(m: Any) -> np.ndarray:
+    """Return a map as numbers, NaN where a masked array hides it."""
+    return np.asarray(healpix.filled(m, np.nan), float)
+
+
 class PixelMaps:
     """Gives maps on the pixels of each part of a rank's observation.
 
@@ -17,6 +22,8 @@ class PixelMaps:
 
     def __init__(self, header: Any):
         self._header = header
+
+    plain = staticmethod(plain_map)
 
     def unit_vectors(self, obs: Observation) -> np.ndarray:
         """Directions of the pixels, `(pix, 3)`."""

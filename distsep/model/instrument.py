@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distsep.model import units
+from distsep.model.mistakes import listed
 from distsep.model.quadrature import RESPONSES, Quadrature
 
 
@@ -59,8 +60,8 @@ class Instrument:
         self.fwhm = _vector(fwhm, nf, "fwhm", mistakes)
         named = (f"{v:g}" for v in self.nu) if bands is None else bands
         self.bands = tuple(map(str, named))
-        listed = (response,) * nf if isinstance(response, str) else _listed(response)
-        self.response: tuple[str, ...] = tuple(listed)
+        words = [response] * nf if isinstance(response, str) else listed(response)
+        self.response: tuple[str, ...] = tuple(words)
         if not (np.isfinite(self.nu) & (self.nu > 0)).all():
             mistakes.append(f"`nu` should be positive frequencies [GHz]; got {nu}")
         elif (self.nu > units.LARGEST_NU).any():
@@ -73,12 +74,12 @@ class Instrument:
             mistakes.append(
                 f"{negative} should not be negative (NaN says that one is not known)"
             )
-        if len(listed) != nf or not all(r in RESPONSES for r in listed):
+        if len(words) != nf or not all(word in RESPONSES for word in words):
             mistakes.append(
                 f"`response` should be one of {', '.join(RESPONSES)}, or one for each "
                 f"of {nf} bands; got {response!r}"
             )
-        tables = [None] * nf if bandpass is None else _listed(bandpass)
+        tables = [None] * nf if bandpass is None else listed(bandpass)
         if len(tables) != nf:
             mistakes.append(f"`bandpass` should have {nf} entries; got {len(tables)}")
         self.bandpass = tuple(
@@ -253,12 +254,6 @@ def _vector(
         )
         return None
     return array
-
-
-def _listed(values: Any) -> list[Any]:
-    """What is given for each band; a word or a number is one value."""
-    one = isinstance(values, str) or not np.iterable(values)
-    return [values] if one else list(values)
 
 
 def _table(

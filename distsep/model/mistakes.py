@@ -56,6 +56,12 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def listed(values: Any) -> list[Any]:
+    """Values as a list; a word, a number or None is one."""
+    single = isinstance(values, str) or not np.iterable(values)
+    return [values] if single else list(values)
+
+
 def number_mistakes(values: Mapping[str, Any]) -> list[str]:
     """Values that are not finite numbers; None is no value."""
     return [

@@ -6,13 +6,13 @@ before they are solved for. Calibration, band shift and angle are not here: they
 parameters of A.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from distsep.model.mistakes import InputError, collect, is_number
+from distsep.model.mistakes import InputError, collect, is_number, listed
 
 _CALL = "separate(global_terms=...)"
 
@@ -113,14 +113,8 @@ class Template:
 
     def parts(self, source) -> dict[str, Callable]:
         """Templates by name: here one."""
-        m = self.values()
+        m = source.plain(self.map)
         return {"": lambda obs: source.map(m, obs, self.ordering, self.name)}
-
-    def values(self) -> np.ndarray:
-        """The map, NaN where a masked array hides it."""
-        if isinstance(self.map, np.ma.MaskedArray):
-            return np.ma.filled(self.map.astype(float), np.nan)
-        return np.asarray(self.map, float)
 
 
 @dataclass(frozen=True)
@@ -193,7 +187,7 @@ def expand(
         stokes: Stokes parameters of the observation.
         component_names: Columns of A.
         joint: Whether rows are (freq, stokes).
-        source: Gives `unit_vectors(obs)` and `map(m, obs, ordering, name)`.
+        source: Gives `unit_vectors(obs)`, `plain(m)` and `map(m, obs, ordering, name)`.
 
     Raises:
         InputError: unknown band, Stokes letter or component; two terms of one name.
@@ -244,7 +238,7 @@ def _term_mistakes(n: int, term: Any) -> list[str]:
         wrong.append(
             f"{where}: `prior` should be (mean, std), finite and std > 0; got {prior!r}"
         )
-    if np.size(_listed(getattr(term, "bands", None))) == 0:
+    if not listed(getattr(term, "bands", None)):
         wrong.append(f"{where}: `bands` names none: leave it out for all, or the term")
     stokes = getattr(term, "stokes", None)
     if stokes is not None and not isinstance(stokes, str):
@@ -272,19 +266,13 @@ def _map_mistakes(term: Template) -> list[str]:
     return [f"{where}: `map` should be numbers, (pix,) or (stokes, pix); got {got}"]
 
 
-def _listed(bands: Any) -> Sequence[Any]:
-    """Bands as a list; a single name or number is one band."""
-    single = isinstance(bands, str) or not isinstance(bands, Iterable)
-    return [bands] if single else list(bands)
-
-
 def _band_terms(n, term, instrument, stokes, joint, source) -> list[Linear]:
     where = f"`{type(term).__name__}(name={term.name!r})`"
     names = list(instrument.bands)
     chosen = (
         range(len(names))
         if term.bands is None
-        else [_band(b, names, where) for b in _listed(term.bands)]
+        else [_band(b, names, where) for b in listed(term.bands)]
     )
     letters = term.stokes or stokes
     if not set(letters) <= set(stokes):
