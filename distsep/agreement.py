@@ -32,7 +32,6 @@ def require_one_call(comm: Any, call: str, arguments: Mapping[str, Any]) -> None
         return
     mine = {k: in_words(v, arrays=k != "patches") for k, v in arguments.items()}
     for name, rank, other, first in differences(comm, mine):
-        other, first = _apart(other, first)
         raise ValueError(
             f"`{call}({name}=...)`: rank {rank} was given {other}, rank 0 "
             f"{first}: expected the same on all ranks. Call `{call}` with one set "
@@ -41,17 +40,17 @@ def require_one_call(comm: Any, call: str, arguments: Mapping[str, Any]) -> None
 
 
 def differences(
-    comm: Any, values: Mapping[str, Any]
-) -> Iterator[tuple[str, int, Any, Any]]:
-    """Yield (name, rank, its value, that of rank 0), the same on every rank.
+    comm: Any, words: Mapping[str, str]
+) -> Iterator[tuple[str, int, str, str]]:
+    """Yield (name, rank, its words, those of rank 0), the same on every rank.
 
-    Communication: one allgather of the values.
+    Communication: one allgather of the words.
     """
-    every = comm.allgather(dict(values))
-    for name in values:
+    every = comm.allgather(dict(words))
+    for name in words:
         for rank, other in enumerate(every):
             if other[name] != every[0][name]:
-                yield name, rank, other[name], every[0][name]
+                yield name, rank, *_apart(other[name], every[0][name])
 
 
 def _apart(one: str, other: str) -> tuple[str, str]:

@@ -68,17 +68,19 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
 
 def _require_one_sky(observation: Observation, comm: Any) -> None:
     """Refuse ranks that hold parts of different skies. Communication: an allgather."""
+    instrument = observation.instrument
     what = {
         "nside": observation.nside,
         "stokes": observation.stokes,
         "coordsys": observation.coordsys,
-        "bands": observation.instrument.bands,
-        "nu": tuple(np.ravel(observation.instrument.nu)),
-        "response": observation.instrument.response,
-        "bandpass": in_words(observation.instrument.bandpass),
+        "bands": instrument.bands,
+        "nu": instrument.nu.tolist(),
+        "response": instrument.response,
+        "bandpass": instrument.bandpass,
     }
-    for name, rank, other, first in differences(comm, what):
+    words = {name: in_words(value) for name, value in what.items()}
+    for name, rank, other, first in differences(comm, words):
         raise ValueError(
-            f"`separate(observation=..., comm=...)`: rank {rank} has {name} "
-            f"{other!r:.80}, rank 0 has {first!r:.80}: expected parts of one data set."
+            f"`separate(observation=..., comm=...)`: rank {rank} has {name} {other}, "
+            f"rank 0 has {first}: expected parts of one data set."
         )

@@ -516,3 +516,21 @@ def test_what_the_system_refuses_is_one_line():
     full = OSError(errno.ENOSPC, "No space left on device", "a/0")
     assert is_bad_input(full)
     assert not is_bad_input(OSError(errno.EIO, "Input/output error", "a/0"))
+
+
+def test_a_law_that_is_not_finite_is_no_surprise(folder):
+    """One message, where the fit comes to it."""
+    law = """
+[[component]]
+name = "X"
+expression = "sqrt(a - nu)"
+unit = "K_RJ"
+a = { start = 1e4 }
+"""
+    call("simulate", "sky.toml")
+    text = (folder / "run.toml").read_text().replace("[output]", f"{law}[output]")
+    (folder / "odd.toml").write_text(text)
+    said = flat(call("run", "odd.toml", "-o", "odd.zarr", code=2))
+    assert "error: the likelihood is not finite at " in said
+    assert "X.a" in said
+    assert "Traceback" not in said

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from distsep.parallel import Comm
 
 BAD_INPUT = 2
-# What the system refuses the user: no space left, a read-only disk, ...
+NOT_CONVERGED = 3
+
+# What the system refuses the user, beside files that are missing or forbidden.
 _OF_FILES = (
     *(errno.ENOTDIR, errno.EISDIR, errno.EROFS),
     *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT),
 )
-NOT_CONVERGED = 3
 
 
 class RefusedError(Exception):

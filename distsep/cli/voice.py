@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_LOG = b"# distsep log\n"
+_LOG = "# distsep log\n"
 
 
 class Voice:
@@ -52,16 +52,16 @@ class Voice:
         where = f"`--log-file {log_file}`"
         try:
             log_file.parent.mkdir(parents=True, exist_ok=True)
-            size = log_file.stat().st_size if log_file.exists() else 0
-            with log_file.open("ab+") as file:
-                file.seek(0)
-                if size and not file.read(len(_LOG)) == _LOG:
-                    return f"{where} exists and is no log of distsep: name another."
-                file.write(b"" if size else _LOG)
-            text = log_file.open("a", encoding="utf-8")
+            file = log_file.open("a+", encoding="utf-8", errors="replace")
         except OSError as error:
             return f"{where} cannot be written: {error.strerror}."
-        self.log = Console(file=text, width=100, soft_wrap=True, color_system=None)
+        file.seek(0)
+        begins = file.read(len(_LOG))
+        if begins not in ("", _LOG):
+            file.close()
+            return f"{where} exists and is no log of distsep: name another."
+        self.log = Console(file=file, width=100, soft_wrap=True, color_system=None)
+        file.write("" if begins else _LOG)
         return None
 
     def close(self) -> None:

@@ -23,6 +23,11 @@ RESIDENT = 2**29
 PART = 2**23
 
 
+def _has_nan(observation: Observation) -> bool:
+    """Whether a sample is NaN: a sum is the quickest look, for none is infinite."""
+    return bool(np.isnan(np.sum(observation.d)))
+
+
 class ArraySource:
     """Pixels that are in memory: one part.
 
@@ -34,8 +39,7 @@ class ArraySource:
     """
 
     def __init__(self, observation: Observation):
-        # A sum is the quickest look for a NaN: no other sample is not finite.
-        self.complete = not np.isnan(np.sum(observation.d))
+        self.complete = not _has_nan(observation)
         self.header, self.resident, self.number = observation, True, 1
 
     def load(self, part: int) -> Observation:  # noqa: ARG002
@@ -77,7 +81,11 @@ class StoreSource:
         step = max(last - first, 1) if self.resident else max(PART // chunk_bytes, 1)
         cuts = range(first, max(last, first + 1), step)
         self._runs = [(a, min(a + step, last)) for a in cuts]
-        self.number = len(self._runs)
+
+    @property
+    def number(self) -> int:
+        """Number of parts."""
+        return len(self._runs)
 
     def load(self, part: int) -> Observation:
         """Read the maps of a part; masked pixels are NaN in every band."""
@@ -94,7 +102,7 @@ class StoreSource:
         """Refuse a NaN, once, where the store says that there is none."""
         if not self.complete or part in self._checked:
             return
-        if np.isnan(np.sum(obs.d)):
+        if _has_nan(obs):
             what = "complete_bands is true, and the maps hold NaN"
             raise ValueError(damaged(self.header.path, what))
         self._checked.add(part)
@@ -114,7 +122,6 @@ class StoreSource:
         other = StoreSource(stored, *self._owned, self._used)
         # In parts of the same pixels, whatever the type of its numbers.
         other.resident, other._runs = self.resident, self._runs
-        other.number = self.number
         return other
 
     def npix(self, part: int) -> int:

@@ -40,12 +40,18 @@ def describe(
         )
         if mask.any()
     ]
+    same, components = alike(objective, found.x)
+    if same.any():
+        warnings.append(
+            f"{' and '.join(components)} cannot be told apart where the fit ended: "
+            "their amplitudes mean nothing there."
+        )
     bad = int((~found.converged).sum())
     message = f"within {farthest} of the optimum, {passes}"
     if bad:
         why = f"largest distance {farthest}, wanted {tolerance:g}"
         if (local.distance <= tolerance).all():
-            why = "; ".join(warnings) or "components cannot be told apart"
+            why = "; ".join(warnings)
         message = (
             f"{bad} of {objective.nblocks} independent blocks not converged ({why}), "
             f"{passes}"
@@ -53,12 +59,6 @@ def describe(
     if few:
         warnings.append(
             f"{few} samples have fewer bands than there are components: masked."
-        )
-    same, components = alike(objective, found.x)
-    if same.any():
-        warnings.append(
-            f"{' and '.join(components)} cannot be told apart where the fit ended: "
-            "their amplitudes mean nothing there."
         )
     degenerate = _degenerate(objective, found)
     if degenerate:

@@ -58,14 +58,22 @@ bool all_below(Numbers x, int64_t n) {
   return std::all_of(x.begin(), x.end(), [&](int64_t k) { return 0 <= k && k < n; });
 }
 
+// What the caller knows beforehand: the places (kind, column) of the entries of dA, the
+// numbers of kinds and columns, the template of each global term.
+struct Known {
+  Numbers slopes;
+  int64_t nkind, ncolumn;
+  Numbers use;
+};
+
 // Whether derivatives (pool, entry, row) fit A and their places: `order` kinds, column.
-bool are_entries(F64& derivative, Numbers places, size_t order, F64& A, int64_t nkind,
-                 int64_t ncolumn) {
+bool are_entries(F64& derivative, Numbers places, size_t order, F64& A,
+                 const Known& known) {
   const auto s = A.dimensions();
   if (!is(derivative, {s[0], -1, s[1]})) return false;
   if (places.size() != (order + 1) * derivative.dimensions()[1]) return false;
   for (size_t k = 0; k < places.size(); ++k) {
-    const int64_t most = k % (order + 1) == order ? ncolumn : nkind;
+    const int64_t most = k % (order + 1) == order ? known.ncolumn : known.nkind;
     if (places[k] < 0 || places[k] >= most) return false;
   }
   return true;
@@ -74,17 +82,17 @@ bool are_entries(F64& derivative, Numbers places, size_t order, F64& A, int64_t 
 // d, w (block, chunk, row, lane), t (block, chunk, template, lane). Without w the
 // samples are whitened and A is orthonormal.
 Weighted weighted(F64& d, F64& w, F64& t, F64& A, F64& dA, F64& phi, F64& alpha,
-                  Numbers slopes, int64_t nkind, int64_t ncolumn, Numbers use) {
+                  const Known& known) {
   const auto s = d.dimensions();
   Weighted p;
   p.d = d.typed_data(), p.t = t.typed_data();
   p.w = w.element_count() ? w.typed_data() : nullptr;
   p.A = A.typed_data(), p.dA = dA.typed_data();
-  p.phi = phi.typed_data(), p.alpha = alpha.typed_data(), p.use = use.begin();
+  p.phi = phi.typed_data(), p.alpha = alpha.typed_data(), p.use = known.use.begin();
   p.nrow = s[2], p.nlane = s[3], p.ncomp = A.dimensions()[2];
   p.ntemplate = t.dimensions()[2], p.nglobal = phi.dimensions()[1];
-  p.places = slopes.begin(), p.nentry = dA.dimensions()[1];
-  p.nkind = nkind, p.ncolumn = ncolumn;
+  p.places = known.slopes.begin(), p.nentry = dA.dimensions()[1];
+  p.nkind = known.nkind, p.ncolumn = known.ncolumn;
   return p;
 }
 
@@ -106,8 +114,7 @@ void over_tiles(Threads& threads, F64& d, S32& pool, Result64& out, Make make) {
 
 // What is wrong with the arrays of `weighted`, or null.
 const char* mistake(F64& d, F64& w, F64& t, S32& pool, F64& A, F64& dA, F64& phi,
-                    F64& alpha, Numbers slopes, int64_t nkind, int64_t ncolumn,
-                    Numbers use, Result64& out, bool second) {
+                    F64& alpha, const Known& known, Result64& out, bool second) {
   if (!is(d, {-1, -1, -1, -1})) return "d has four axes";
   const auto s = d.dimensions();
   if (!is(w, {0, 0, 0, 0}) && !is(w, {s[0], s[1], s[2], s[3]})) return "w is like d";
@@ -118,14 +125,15 @@ const char* mistake(F64& d, F64& w, F64& t, S32& pool, F64& A, F64& dA, F64& phi
   if (ntile ? s[1] % ntile : s[1]) return "chunks make whole tiles";
   if (!is(A, {-1, s[2], -1})) return "A has the rows of d";
   const int64_t npool = A.dimensions()[0], ncomp = A.dimensions()[2];
-  if (ncolumn < ncomp || !are_entries(dA, slopes, 1, A, nkind, ncolumn))
+  if (known.ncolumn < ncomp || !are_entries(dA, known.slopes, 1, A, known))
     return "dA has the rows and columns of A";
   if (!is(phi, {npool, -1, s[2]})) return "phi has the rows of d";
-  const int64_t nglobal = phi.dimensions()[1], n = nkind + nglobal;
+  const int64_t nglobal = phi.dimensions()[1], n = known.nkind + nglobal;
   if (!is(alpha, {npool, nglobal})) return "alpha is of the terms of phi";
-  if (static_cast<int64_t>(use.size()) != nglobal || !all_below(use, t.dimensions()[2]))
+  if (static_cast<int64_t>(known.use.size()) != nglobal ||
+      !all_below(known.use, t.dimensions()[2]))
     return "each global term has a template";
-  if (ncolumn - ncomp > nglobal)
+  if (known.ncolumn - ncomp > nglobal)
     return "regional columns are global terms";
   const int64_t nout = second ? 1 + n + 2 * n * n : 1 + n;
   return is(*out, {s[0], ntile, nout}) ? nullptr : "out";
@@ -134,11 +142,10 @@ const char* mistake(F64& d, F64& w, F64& t, S32& pool, F64& A, F64& dA, F64& phi
 ffi::Error value_gradient(Threads threads, F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA,
                           F64 phi, F64 alpha, Numbers slopes, int64_t nkind,
                           int64_t ncolumn, Numbers use, Result64 out) {
-  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, slopes, nkind, ncolumn,
-                             use, out, false);
+  const Known known{slopes, nkind, ncolumn, use};
+  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, known, out, false);
   if (what) return wrong(what);
-  const Weighted p =
-      weighted(d, w, t, A, dA, phi, alpha, slopes, nkind, ncolumn, use);
+  const Weighted p = weighted(d, w, t, A, dA, phi, alpha, known);
   return for_components<distsep::ValueGradient>(p.ncomp, [&]<typename Kernel>() {
     over_tiles(threads, d, pool, out, [&p] { return Kernel(p); });
   });
@@ -147,12 +154,11 @@ ffi::Error value_gradient(Threads threads, F64 d, F64 w, F64 t, S32 pool, F64 A,
 ffi::Error curvature(Threads threads, F64 d, F64 w, F64 t, S32 pool, F64 A, F64 dA,
                      F64 phi, F64 alpha, F64 d2A, Numbers slopes, int64_t nkind,
                      int64_t ncolumn, Numbers use, Numbers bends, Result64 out) {
-  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, slopes, nkind, ncolumn,
-                             use, out, true);
-  if (!what && !are_entries(d2A, bends, 2, A, nkind, ncolumn)) what = "d2A is like dA";
+  const Known known{slopes, nkind, ncolumn, use};
+  const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, known, out, true);
+  if (!what && !are_entries(d2A, bends, 2, A, known)) what = "d2A is like dA";
   if (what) return wrong(what);
-  const Weighted p =
-      weighted(d, w, t, A, dA, phi, alpha, slopes, nkind, ncolumn, use);
+  const Weighted p = weighted(d, w, t, A, dA, phi, alpha, known);
   const distsep::Bends second{d2A.typed_data(), bends.begin(),
                               static_cast<int>(d2A.dimensions()[1])};
   return for_components<distsep::Curvature>(p.ncomp, [&]<typename Kernel>() {

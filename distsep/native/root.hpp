@@ -31,7 +31,7 @@ class Root {
 
   void operator()(long b, long tile, double* out) {
     const long size = m_.nlane / m_.ntile, nchunk = (size + CHUNK - 1) / CHUNK;
-    if (size <= std::min<long>(n_, CHUNK)) return reflect(b, tile, size, out);
+    if (size <= n_) return reflect(b, tile, size, out);
     const long stride = std::max(1L, nchunk / SAMPLED);
     gather(b, tile, size, stride, false);
     const long lanes = std::min(size, SAMPLED * CHUNK);
@@ -68,6 +68,7 @@ class Root {
 
   // Of no more lanes than entries: T by Householder's reflections from the right.
   void reflect(long b, long tile, long size, double* out) {
+    static_assert(MOST <= CHUNK);
     fetch_(b, tile, tile * size, static_cast<int>(size), x_.get(), root_.get());
     std::memset(out, 0, sizeof(double) * n_ * n_);
     for (int k = 0; k < size; ++k) {

@@ -30,8 +30,7 @@ class Comm:
     """The ranks that work on one separation.
 
     Made by `serial()`, `world()` or `Comm.split`. Every method is collective: all
-    ranks must call it, in the same order, except `abort` and
-    `stop`.
+    ranks must call it, in the same order, except `abort` and `stop`.
 
     Attributes:
         rank: Number of this rank, from 0.
