@@ -17,7 +17,7 @@ from distsep.agreement import require_one_call
 from distsep.data.result import Result
 from distsep.inference.amplitudes import SecondPass
 from distsep.inference.fit import fit, setting_mistakes
-from distsep.inference.noise_bias import Corrected, noise_samples
+from distsep.inference.noise_bias import Corrected, noise_mistakes, noise_samples
 from distsep.inference.objective import Objective
 from distsep.inference.passes import Devices, PoolSums
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
@@ -123,6 +123,8 @@ def separate(
     amplitude_covariance = () if amplitude_covariance is None else amplitude_covariance
     local = local_devices(devices)
     source = source_of(observation, observed, comm)
+    header = source.header
+    wrong += noise_mistakes(noise_true, len(header.instrument.nu), len(header.stokes))
     problem = set_up(
         components,
         source,
@@ -175,6 +177,7 @@ def separate(
         pool_covariance(errors, objective.index) if amplitude_covariance else None,
         model.rows(found.x) if residuals else None,
     )
+    keeper.open()
     chi2 = _second_pass(second, keeper, plan, comm)
     clock("amplitudes")
 
@@ -194,7 +197,7 @@ def separate(
         distance=float(found.local.distance.max(initial=0.0)),
         steps=sum(found.passes),
         message=message,
-        warnings=(*source.header.warnings, *warnings, *misfit(chi2, dof)),
+        warnings=(*header.warnings, *warnings, *misfit(chi2, dof)),
         residual_power=keeper.residual_power(partial(plan.block_sum, total=comm.sum)),
         reduced=(sums.rows, int(counts[1])) if isinstance(sums, ReducedData) else None,
         seconds=clock.seconds,
@@ -326,6 +329,7 @@ def _apply(
     second = SecondPass(
         survey, tables, problem.plan, problem.nstokes, covariance, noise=False
     )
+    keeper.open()
     chi2 = _second_pass(second, keeper, problem.plan, comm)
     applied = result.replace(
         **{**keeper.maps(), "chi2_total": chi2, "neg_log_like": chi2 / 2},

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distsep.data.result import Result
-from distsep.data.store import ResultWriter, result_arrays
+from distsep.data.store import ResultWriter, require_place, result_arrays
 from distsep.inference.amplitudes import Maps
 
 
@@ -68,6 +68,7 @@ class Keeper:
         comm: Ranks.
 
     Raises:
+        FileExistsError, PermissionError: the place of `output` is taken, or closed.
         ValueError: with `output`, ranks that do not hold whole chunks.
 
     Communication: collective, with `output`.
@@ -79,11 +80,17 @@ class Keeper:
         self._source, self._kept = source, kept
         self._maps: dict[str, list[np.ndarray]] = {}
         self._squares: list[np.ndarray] = []
-        self._writer = None
-        if output is None:
+        self._output, self._overwrite, self._comm = output, overwrite, comm
+        self._writer: ResultWriter | None = None
+        if output is not None:
+            _require_whole_chunks(source.pixels(0), comm)
+            require_place(output, "result", overwrite=overwrite, comm=comm)
+
+    def open(self) -> None:
+        """Make the store, once there are maps to write. Communication: collective."""
+        if self._output is None:
             return
-        header, probe = source.header, source.pixels(0)
-        _require_whole_chunks(probe, comm)
+        kept, header, probe = self._kept, self._source.header, self._source.pixels(0)
         arrays = result_arrays(
             tuple(kept.units),
             header.stokes,
@@ -94,7 +101,11 @@ class Keeper:
             residuals=len(header.instrument.bands) if kept.residuals else 0,
         )
         self._writer = ResultWriter(
-            output, header.grid, arrays, comm=comm, overwrite=overwrite
+            self._output,
+            header.grid,
+            arrays,
+            comm=self._comm,
+            overwrite=self._overwrite,
         )
 
     def take(self, maps: Maps) -> None:

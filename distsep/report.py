@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from distsep.data.healpix import nside_of
 from distsep.data.observation import Observation
+from distsep.data.place import require_outside
 from distsep.data.result import Result
 from distsep.data.result_store import pixel_maps
 from distsep.data.stored_observation import StoredObservation
@@ -60,9 +61,13 @@ def report(
     Returns:
         The files written: report.txt, report.png and, with patches, parameters.png.
 
+    Raises:
+        FileExistsError: a directory that is a store, or in one.
+
     Communication: none; one rank is enough.
     """
     directory = Path(directory)
+    require_outside(directory)
     directory.mkdir(parents=True, exist_ok=True)
     if truth is None and isinstance(observation, StoredObservation):
         truth = observation

@@ -175,6 +175,16 @@ def test_too_few_steps_end_with_three(separated, monkeypatch):
     assert not read(path / "few.zarr").converged
 
 
+def test_another_sky_is_not_taken_for_the_truth(folder):
+    call("simulate", "sky.toml")
+    call("run", "run.toml", "-o", "one.zarr")
+    assert "pull" in call("report", "one.zarr", "-o", "page")
+    call("simulate", "sky.toml", "--set", "sky.seed=4", "--overwrite")
+    said = flat(call("report", "one.zarr", "-o", "page"))
+    assert "sky.zarr was written again since" in said
+    assert "pull" not in said
+
+
 def test_info_report_and_export(separated, monkeypatch):
     path, *_ = separated
     monkeypatch.chdir(path)
@@ -184,6 +194,10 @@ def test_info_report_and_export(separated, monkeypatch):
     assert (path / "page/report.png").stat().st_size > 10_000
     call("export", "result.zarr", "-o", "maps")
     assert "exists" in flat(call("export", "result.zarr", "-o", "maps", code=2))
+    for command in "export", "report":
+        for place in "result.zarr", "result.zarr/page", "sky.zarr/page":
+            said = flat(call(command, "result.zarr", "-o", place, code=2))
+            assert f"{place} is in the distsep store" in said
     result = read(path / "result.zarr")
     q = healpy.read_map(path / "maps/Dust.fits", field=0, nest=True)
     ids = result.cell_ids.astype(int)
@@ -534,3 +548,4 @@ a = { start = 1e4 }
     assert "error: the likelihood is not finite at " in said
     assert "X.a" in said
     assert "Traceback" not in said
+    assert not (folder / "odd.zarr").exists()

@@ -446,6 +446,20 @@ def test_moments_become_components(write):
     assert names == ["CMB", "Dust", "Dust_beta_d"]
 
 
+def test_moments_take_a_value_and_no_more(write):
+    law = """
+        [[component]]
+        kind = "Dust"
+        nu0 = 353
+        moments = 1
+        temp = 20
+        beta_d = { start = 1.5, prior = { mean = 1.5, std = 0.1 }, bounds = [1, 2] }
+        """
+    said = problems(read_config, write(run_text(law)))
+    words = [line for line in said if "beta_d" in line and "only a value" in line]
+    assert len(words) == 2, said
+
+
 def gathered(text: str) -> dict:
     raw = tomllib.loads(text)
     gather_parameters(raw, ComponentTable)

@@ -232,11 +232,23 @@ def test_iau_turns_u_and_cosmo_is_taken_for_granted_aloud(tmp_path, caplog):
 def test_a_convention_that_is_none_is_not_taken_for_cosmo(tmp_path):
     m = iqu()
     odd = write(tmp_path / "odd.fits", m, nest=True, cards={"POLCCONV": "XXX"})
-    with pytest.raises(ValueError, match=r"odd.fits: POLCCONV = 'XXX'.*COSMO or IAU"):
+    with pytest.raises(ValueError, match=r"odd.fits: POLCCONV = 'XXX'.*COSMO, IAU"):
         read_bands([odd], "QU")
     np.testing.assert_array_equal(
         read_bands([odd], "QU", polcconv="COSMO").maps[0], m[1:]
     )
+
+
+def test_coordinates_that_are_none_are_not_taken_for_galactic(tmp_path, caplog):
+    m = iqu()
+    cards = {"POLCCONV": "COSMO", "COORDSYS": "SUPERGAL"}
+    odd = write(tmp_path / "odd.fits", m, cards=cards)
+    with pytest.raises(ValueError, match=r"odd.fits: COORDSYS = 'SUPERGAL'.*G, C, E"):
+        read_bands([odd], "QU")
+    assert read_bands([odd], "QU", coordsys="E").coordsys == "E"
+    silent = write(tmp_path / "s.fits", m, cards={**cards, "COORDSYS": "unknown"})
+    assert read_bands([silent], "QU").coordsys == "G"
+    assert "no COORDSYS in s.fits: taken as G" in caplog.text
 
 
 def test_bands_that_disagree_are_refused(tmp_path):

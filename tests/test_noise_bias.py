@@ -102,7 +102,7 @@ def test_what_it_cannot_do_is_said():
     with pytest.raises(ValueError, match="its own noise shape"):
         distsep.separate(LAWS, observe(d, rng, **own), noise_true=RATIO)
     for wrong in (RATIO[:3], -RATIO, 0 * RATIO, RATIO * np.inf, RATIO * np.nan, "a"):
-        with pytest.raises(ValueError, match=r"noise_true=.*shape \(7,\)"):
+        with pytest.raises(ValueError, match=r"`noise_true` .*shape \(7,\)"):
             distsep.separate(LAWS, observe(d, rng), noise_true=wrong)
     result = distsep.separate(LAWS, observe(d, rng), noise_true=RATIO, solver="newton")
     with pytest.raises(ValueError, match="Give the right noise"):

@@ -1,5 +1,6 @@
 """What the commands do, once the ranks are together and the voice is there."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,19 @@ from distsep.config.run import import_tables, report_directory
 from distsep.data import store
 from distsep.data.fits_scalar import read_mask
 from distsep.data.observation import Observation
+from distsep.data.place import require_place
 from distsep.data.store_header import NOISE_DIMS
 
+_log = logging.getLogger(__name__)
+
+# What a run adds to where its maps came from.
+_OF_A_RUN = ("run", "observation")
 NOISE_WORDS = {
     "uniform": "depths",
     "pixel": "variance per pixel",
     "dense": "covariance of bands",
     "dense_pixel": "covariance of bands per pixel",
 }
-
-
-def refuse_existing(path: str | Path, overwrite: bool) -> None:
-    """Stop before any work if the output is there and is to be kept."""
-    if Path(path).exists() and not overwrite:
-        raise FileExistsError(f"{path} exists: choose another name or `--overwrite`.")
 
 
 def _is_there(path: str | Path) -> None:
@@ -45,7 +45,7 @@ def simulate(
 
     def read() -> Any:
         config = read_sky(path, overrides)
-        refuse_existing(config.output.store, overwrite)
+        require_place(config.output.store, "observation", overwrite=overwrite)
         return config
 
     config = session.together(read)
@@ -67,7 +67,7 @@ def run(session: Session, path: Path, overrides: list[str], overwrite: bool) -> 
 
     def read() -> RunConfig:
         config = read_config(path, overrides)
-        refuse_existing(config.output.store, overwrite)
+        require_place(config.output.store, "result", overwrite=overwrite)
         return config
 
     config = session.together(read)
@@ -101,12 +101,13 @@ def run(session: Session, path: Path, overrides: list[str], overwrite: bool) -> 
 def _maps(config: RunConfig, comm: Any) -> tuple[Any, Any]:
     """The observation of a configuration, and the pixels of the sphere to use."""
     table = config.observation
-    said = {"run": config.provenance}
+    said: dict[str, Any] = {"run": config.provenance}
     if table.store is None:
         data = share(read_fits(table, config.instrument), comm.rank, comm.size)
         return data.replace(provenance={**data.provenance, **said}), None
     data = store.open_observation(table.store)
-    data.provenance = {**data.provenance, **said, "observation": table.store}
+    said["observation"] = table.store
+    data.provenance = {**data.provenance, **said}
     observed = None
     if table.mask is not None:
         observed = read_mask(table.mask, nside=data.nside, coordsys=data.coordsys)
@@ -135,7 +136,7 @@ def import_maps(
     path = output or Path("sky.zarr")
 
     def work() -> Table:
-        refuse_existing(path, overwrite)
+        require_place(path, "observation", overwrite=overwrite)
         try:
             where, what = import_tables({**table, "fits": files}, instrument)
         except ConfigError as error:
@@ -215,9 +216,12 @@ def _separated(result: Any) -> Any:
         found = store.open_observation(source)
     except ValueError:  # something else is there now
         return None
-    other = found.nside, found.stokes, found.instrument.bands
-    mine = result.nside, result.stokes, tuple(result.bands)
-    return found if other == mine else None
+    other = found.nside, found.stokes, found.instrument.bands, found.provenance
+    ours = {k: v for k, v in result.provenance.items() if k not in _OF_A_RUN}
+    if other == (result.nside, result.stokes, tuple(result.bands), ours):
+        return found
+    _log.warning("%s was written again since: compared without it.", source)
+    return None
 
 
 def info(session: Session, path: Path) -> None:

@@ -151,7 +151,7 @@ def instrument_problems(table: "InstrumentTable", nfiles: int | None = None) -> 
         yield ("instrument", "preset"), "give `preset` or `nu`, not both"
         return None
     for n, file in enumerate(table.bandpass or []):
-        if file and not Path(file).is_file():
+        if file and not Path(file).expanduser().is_file():
             yield ("instrument", "bandpass", n), f"there is no file `{file}`"
             return None
     table = yield from _lengths(table, nfiles)

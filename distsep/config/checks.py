@@ -57,6 +57,20 @@ def run_problems(config: "RunConfig") -> Iterator[Problem]:
     yield from _output(config, names)
 
 
+def _moments(n: int, table: Any, law: Any) -> Iterator[Problem]:
+    """What is wrong with an expansion in moments: its parameters are no longer free."""
+    try:
+        expand(table, law)
+    except ValueError as error:
+        yield ("component", n, "moments"), str(error)
+    if "moments" not in table.options:
+        return
+    for name, parameter in getattr(table, "parameters", {}).items():
+        for key in parameter.model_fields_set - {"start", "fixed"}:
+            message = "with `moments` only a value to expand at, `start`, has a meaning"
+            yield ("component", n, "parameters", name, key), message
+
+
 def build_laws(tables: list, *, fix_numbers: bool = True) -> Iterator[Problem]:
     """Yield what is wrong with the emission laws; return them, None for a wrong one."""
     laws, labels = [], []
@@ -66,10 +80,7 @@ def build_laws(tables: list, *, fix_numbers: bool = True) -> Iterator[Problem]:
             yield ("component", n, *keys), message
         laws.append(law)
         if law is not None and fix_numbers:
-            try:
-                expand(table, law)
-            except ValueError as error:
-                yield ("component", n, "moments"), str(error)
+            yield from _moments(n, table, law)
         if table.label and table.label in labels:
             message = f"two components are called `{table.label}`: give one a `name`"
             yield ("component", n, "name"), message

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from distsep.data.fits_out import write_maps
+from distsep.data.place import require_outside
 from distsep.data.zarr_group import GroupReader
 
 
@@ -29,12 +30,14 @@ def export_store(
         The files written.
 
     Raises:
-        FileExistsError: if a file exists and is not to be replaced.
+        FileExistsError: if a file exists and is not to be replaced; a directory in a
+            store.
 
     Communication: none; one rank does it, one file after another.
     """
     reader = GroupReader(path)
     head, directory = reader.attributes, Path(directory)
+    require_outside(directory)
     cells = reader.read("cell_ids")
     found = _bands if reader.kind == "observation" else _result
     files = []

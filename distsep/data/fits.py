@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Inexact, Shaped
 
+from distsep.data import healpix
 from distsep.data.fits_table import FitsTable
 from distsep.data.tunit import unit_of
 
 log = logging.getLogger("distsep")
-_POLCCONV = ("COSMO", "IAU")
+# What a header may say.
+_WORDS = {"COORDSYS": healpix.COORDSYS, "POLCCONV": ("COSMO", "IAU")}
 
 
 @dataclass(frozen=True)
@@ -178,17 +180,18 @@ def agreed_frames(
         "COORDSYS": ([t.coordsys for t in tables], coordsys, "G"),
     }
     if set(stokes) & set("QU"):
-        known = [t.polcconv if t.polcconv in _POLCCONV else None for t in tables]
-        said["POLCCONV"] = known, polcconv, "COSMO"
-        if polcconv is None:
-            wrong += [
-                f"{t.path}: POLCCONV = {t.polcconv!r} in the header, expected COSMO or "
-                "IAU: say which with `polcconv=`"
-                for t in tables
-                if t.polcconv not in (None, *_POLCCONV)
-            ]
+        said["POLCCONV"] = [t.polcconv for t in tables], polcconv, "COSMO"
     found: dict[str, Any] = {"POLCCONV": "COSMO"}
     for card, (values, given, otherwise) in said.items():
+        if card in _WORDS:
+            if given is None:
+                wrong += [
+                    f"{t.path}: {card} = {value!r} in the header, expected one of "
+                    f"{', '.join(_WORDS[card])}: say which with `{card.lower()}=`"
+                    for t, value in zip(tables, values, strict=True)
+                    if value not in (None, *_WORDS[card])
+                ]
+            values = [v if v in _WORDS[card] else None for v in values]
         try:
             files = [t.path for t in tables]
             found[card] = _agreed(card, files, values, given, otherwise, notes)

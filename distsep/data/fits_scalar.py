@@ -63,7 +63,7 @@ def check_sphere(table: FitsTable, *, nside: int | None, coordsys: str | None) -
     Raises:
         ValueError: it is finer, or in other coordinates.
     """
-    if coordsys and table.coordsys not in (None, coordsys):
+    if coordsys and table.coordsys in {*healpix.COORDSYS} - {coordsys}:
         raise ValueError(
             f"{table.path}: COORDSYS = {table.coordsys!r}, but the maps are in "
             f"{coordsys!r}: rotate it first, "

@@ -34,6 +34,7 @@ _COORDSYS = {
     "EQUATORIAL": "C",
     "Q": "C",
     "ECLIPTIC": "E",
+    "UNKNOWN": "",  # as some programs write where it was not given
 }
 
 
@@ -99,10 +100,9 @@ class FitsTable:
 
     @property
     def coordsys(self) -> str | None:
-        """COORDSYS as one letter; None if absent or unknown."""
+        """COORDSYS as one letter, or as it is written; None if absent."""
         text = str(self.header.get("COORDSYS", "")).strip().upper()
-        letter = _COORDSYS.get(text, text)
-        return letter if letter in healpix.COORDSYS else None
+        return _COORDSYS.get(text, text) or None
 
     @property
     def polcconv(self) -> str | None:

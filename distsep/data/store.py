@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distsep.data.observation import Observation
 from distsep.data.observation_store import ObservationWriter, save_observation
+from distsep.data.place import require_place
 from distsep.data.result import Result
 from distsep.data.result_store import (
     ResultWriter,
@@ -27,6 +28,7 @@ __all__ = [
     "Truth",
     "open_observation",
     "read",
+    "require_place",
     "result_arrays",
     "save_observation",
     "save_result",

@@ -21,6 +21,7 @@ import zarr
 from distsep.data import pages
 from distsep.data.blocks import Grid
 from distsep.data.chunk_files import check_file, chunk_file, read_rows, write_rows
+from distsep.data.place import require_place
 from distsep.data.plain import plain
 from distsep.data.zarr_header import Header, damaged, is_json, read_header
 from distsep.parallel import Comm, serial
@@ -69,7 +70,7 @@ class GroupWriter:
     Raises:
         FileExistsError: if the path exists and may not be replaced. On all ranks.
 
-    Communication: collective (one broadcast). `write` is local, `finish` collective.
+    Communication: collective (two broadcasts). `write` is local, `finish` collective.
     """
 
     def __init__(
@@ -85,15 +86,10 @@ class GroupWriter:
     ) -> None:
         self.path, self.grid = Path(path), grid
         self._final, self._comm = self.path, comm or serial()
-        refusal, beside = None, False
-        if self._comm.rank == 0:
-            refusal = _refusal(self.path, kind, overwrite)
-            # A good store is there until the new one is whole.
-            beside = bool((read_header(self.path) or {}).get("complete"))
-        refusal, beside = self._comm.bcast((refusal, beside))
-        if refusal is not None:
-            raise FileExistsError(refusal)
-        if beside:
+        require_place(path, kind, overwrite=overwrite, comm=self._comm)
+        head = read_header(self.path) if self._comm.rank == 0 else None
+        # A good store is there until the new one is whole.
+        if self._comm.bcast(bool(head and head.get("complete"))):
             self.path = _beside(self.path, "new")
         if self._comm.rank == 0:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -367,29 +363,3 @@ class GroupReader:
 def _beside(path: Path, what: str) -> Path:
     """Return the name of another version of a store, in the same folder."""
     return path.with_name(f".{path.name}.{what}")
-
-
-def _refusal(path: Path, kind: str, overwrite: bool) -> str | None:
-    """Say why a store may not be written here, or None."""
-    for parent in path.absolute().parents:
-        if read_header(parent) is not None:
-            return f"{path} is inside the distsep store {parent}: choose another place."
-    if not path.exists():
-        return None
-    header = read_header(path)
-    if header is None and path.is_dir() and not any(path.iterdir()):
-        return None
-    if header is None:
-        return f"{path} exists and is not a distsep store: it will not be replaced."
-    marks = header["distsep"]
-    found = marks.get("kind") if isinstance(marks, dict) else None
-    if found != kind:
-        words = {"observation": "an observation", "result": "a result"}
-        is_one = words.get(str(found), "a damaged store")
-        return (
-            f"{path} is {is_one}, which {words[kind]} will not replace: choose another "
-            "name."
-        )
-    if not overwrite:
-        return f"{path} exists: choose another name or `--overwrite` (overwrite=True)."
-    return None

@@ -14,6 +14,9 @@ from distsep.inference.pixels import (
     block_amplitudes,
 )
 
+# Samples whose residuals are taken at once: their A stay in cache.
+_TOGETHER = 2**10
+
 
 class Maps(NamedTuple):
     """Maps of one part.
@@ -128,14 +131,17 @@ class SecondPass:
         """Residuals d - A s - F alpha [uK_CMB] by band, NaN where not observed."""
         if self._rows is None:
             return None
-        A, F = self._rows
         d = rows(part.observation.d, self._plan.joint).astype(float)
         t = part.templates[list(self._survey.template)]
         out = np.full(d.shape, np.nan)
-        pool = self._plan.sample_pool(part)
-        for p in np.unique(pool[pool >= 0]):
-            g, i = np.nonzero(pool == p)
-            out[:, g, i] = d[:, g, i] - A[p] @ columns[:, g, i] - F[p] @ t[:, g, i]
+        # A few samples at a time, for each has its own A here; unused ones are NaN.
+        for g, pool in enumerate(self._plan.sample_pool(part)):
+            for at in range(0, len(pool), _TOGETHER):
+                i = slice(at, at + _TOGETHER)
+                A, F = (table[pool[i]] for table in self._rows)
+                model = np.einsum("irc,ci->ri", A, columns[:, g, i])
+                model += np.einsum("irt,ti->ri", F, t[:, g, i])
+                out[:, g, i] = np.where(pool[i] < 0, np.nan, d[:, g, i] - model)
         return out.reshape(part.observation.d.shape)
 
 

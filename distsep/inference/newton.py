@@ -16,6 +16,7 @@ from distsep.inference.quadratic import Factors, Quadratic
 # positive definite.
 _NEAR = 3.0
 _FIRST_DAMPING = 1e-3
+_MOST_DAMPING = 1e12
 _SHARE = 1e-2
 _NOTHING = 1e-6  # sigma
 
@@ -165,7 +166,7 @@ def descend(
     while done < most:
         active = here.distance > until
         tell(done, here.distance.max(initial=0.0))
-        if not active.any() or (damping > 1e12).all():
+        if (damping[active] > _MOST_DAMPING).all():  # or none is active
             break
         step = np.where(active[label], here.step(objective, damping), 0.0)
         trial = objective.point(p.clip(here.point.x + step))

@@ -37,6 +37,23 @@ class Corrected:
         return self._sums(kernel, tables) - bias
 
 
+def noise_mistakes(noise_true: Any, nfreq: int, nstokes: int) -> list[str]:
+    """Say what is wrong with the true noise: None is none."""
+    try:
+        ratio = np.asarray(1.0 if noise_true is None else noise_true, float)
+    except (TypeError, ValueError):
+        ratio = np.full((), np.nan)
+    shapes = ((),) if noise_true is None else ((nfreq,), (nfreq, nstokes))
+    good = ratio.shape in shapes and np.isfinite(ratio).all()
+    if good and (ratio >= 0).all() and ratio.any():
+        return []
+    return [
+        "`noise_true` should be the variance of each band over the one assumed, of "
+        f"shape ({nfreq},) or ({nfreq}, {nstokes}), finite, none negative and not all "
+        f"zero; got {noise_true!r}"
+    ]
+
+
 def noise_samples(
     noise_true: Any,
     plan: Any,
@@ -51,7 +68,7 @@ def noise_samples(
 
     Args:
         noise_true: Variance of each band over the one assumed, `(freq,)` or `(freq,
-            stokes)`.
+            stokes)`, without `noise_mistakes`.
         plan: Pools of the samples; their noise has common shapes.
         nstokes: Number of Stokes parameters.
         template: For each global term its row of the templates.
@@ -60,8 +77,7 @@ def noise_samples(
         single: Puts arrays on the first local device.
 
     Raises:
-        ValueError: no shape of the noise; a variance that is missing, negative or
-            not finite; no variance at all.
+        ValueError: every pixel has its own noise shape.
 
     Communication: one allreduce of a number per pool and Stokes group.
     """
@@ -71,26 +87,15 @@ def noise_samples(
             "`separate(noise_true=...)`: every pixel has its own noise shape over the "
             "bands; the correction needs a common one."
         )
-    nfreq = len(plan.source.header.instrument.nu)
-    try:
-        ratio = np.asarray(noise_true, float)
-    except (TypeError, ValueError):
-        ratio = np.full(1, np.nan)
-    if ratio.shape == (nfreq,):
+    ratio = np.asarray(noise_true, float)
+    if ratio.ndim == 1:
         ratio = np.repeat(ratio[:, None], nstokes, axis=1)
-    good = ratio.shape == (nfreq, nstokes) and np.isfinite(ratio).all()
-    if not good or (ratio < 0).any() or not ratio.any():
-        raise ValueError(
-            "`separate(noise_true=...)`: expected the variance of each band over the "
-            f"one assumed, of shape ({nfreq},) or ({nfreq}, {nstokes}), finite, none "
-            f"negative and not all zero; got {noise_true!r}."
-        )
     # Row by group, as the data are.
     ratio = ratio.reshape(-1, 1) if plan.joint else ratio
     npool = plan.pools.number
     count = np.zeros((npool, plan.ngroup))
-    for part in plan.parts():
-        for g, pool in enumerate(plan.sample_pool(part)):
+    for part in range(plan.source.number):
+        for g, pool in enumerate(plan.sample(part)):
             count[:, g] += np.bincount(pool[pool >= 0], minlength=npool)
     count = total(count)
     W = np.asarray(white)[np.asarray(plan.pools.noise_class)]

@@ -128,7 +128,7 @@ class Plan:
                 bands += npix * int(self._bands[self._pattern[i]].sum())
                 samples += npix * self.ngroup
                 continue
-            sample = self._sample(i)
+            sample = self.sample(i)
             runs.append(block_runs(sample, block))
             used = sample >= 0
             number = np.broadcast_to(self._bands[self._pattern[i]], sample.shape)
@@ -169,8 +169,11 @@ class Plan:
         used = np.broadcast_to(self._enough[pattern], shape)
         return self._keys.number([np.broadcast_to(c, shape) for c in columns], used)
 
-    def _sample(self, i: int) -> np.ndarray:
-        """Pool of every sample of a part, `(group, pix)`, -1 = not used."""
+    def sample(self, i: int) -> np.ndarray:
+        """Pool of every sample of part i, `(group, pix)`, -1 = not used.
+
+        Found without the maps of the part.
+        """
         keys, at = self._local[i] if self._local else self._numbered(i)
         # The last stands for those that are not used: they are at -1.
         pool = np.append(self.pools.of(keys), -1)[at]
@@ -180,7 +183,7 @@ class Plan:
         block = self.source.header.grid.block
         if self._plain:
             return lay_out_plainly(self.source.npix(i), self.ngroup, block, self._tile)
-        return lay_out(self._sample(i), block, self._tile, self._ntile)
+        return lay_out(self.sample(i), block, self._tile, self._ntile)
 
     @property
     def whitening(self) -> Whitening:
