@@ -81,6 +81,36 @@ def test_all_bands_free_without_reference(kind):
         fit(**{kind: bands})
 
 
+@pytest.mark.parametrize("noise", ["uniform", "pixel"])
+def test_a_pixel_whose_q_has_too_few_bands_is_masked_with_angles(noise):
+    """Its U has more than enough, but tells nothing of the amplitudes of Q."""
+    whole = observation()
+    d = np.array(whole.d)
+    d[2:, 0, 5] = np.nan
+    cells = np.arange(NPIX)
+    variance = np.full((len(NU), 1, NPIX if noise == "pixel" else 1), DEPTH**2)
+
+    def result(kept):
+        obs = distsep.Observation(
+            d[..., kept],
+            distsep.Instrument(NU),
+            stokes="QU",
+            nside=NSIDE,
+            ordering="NEST",
+            cell_ids=cells[kept],
+            noise_variance=variance if noise == "uniform" else variance[..., kept],
+        )
+        return fit(obs=obs, angle=["90"])
+
+    found, other = result(cells >= 0), result(cells != 5)
+    assert np.isnan(found.amplitudes[..., 5]).all()
+    assert found.converged
+    assert found.dof == other.dof
+    for name in other.parameters:
+        off = found.parameters[name] - other.parameters[name]
+        assert abs(off) < 1e-6 * other.sigma[name]
+
+
 def test_one_prior_is_a_reference():
     bands = [f"{nu:g}" for nu in NU]
     result = fit(calibration=bands, priors={"calibration.90": (1.0, 0.01)})

@@ -67,7 +67,24 @@ class Patterns:
 
     def bands(self, nrow: int) -> np.ndarray:
         """How many rows each pattern has observed."""
-        return np.array([_bands(k, nrow).sum() for k in self._number], int)
+        return self._seen(nrow).sum(1)
+
+    def enough(self, nrow: int, ncolumn: int, nstokes: int) -> np.ndarray:
+        """Whether each pattern has the rows that its amplitudes need.
+
+        Args:
+            nrow: Rows of a sample.
+            ncolumn: Amplitudes of a sample.
+            nstokes: Stokes parameters that are fitted jointly: each needs bands for its
+                own amplitudes.
+        """
+        of_stokes = self._seen(nrow).reshape(-1, nrow // nstokes, nstokes).sum(1)
+        return (of_stokes * nstokes >= ncolumn).all(1)
+
+    def _seen(self, nrow: int) -> np.ndarray:
+        """`(pattern, row)` True where observed."""
+        seen = [_bands(k, nrow) for k in self._number]
+        return np.array(seen, bool).reshape(-1, nrow)
 
     def classes(self, noise: Noise, joint: bool, nrow: int, allgather) -> NoiseClasses:
         """Number the noise classes of all ranks.

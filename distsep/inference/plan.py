@@ -85,7 +85,8 @@ class Plan:
     def _see(self, ncolumn: int, allgather) -> None:
         """See which bands every sample has: the one look at the maps."""
         header, source = self.source.header, self.source
-        nrow = len(header.instrument.nu) * (len(header.stokes) if self.joint else 1)
+        nstokes = len(header.stokes) if self.joint else 1
+        nrow = len(header.instrument.nu) * nstokes
         noise = header.noise
         found = patterns(noise, self.joint, self.ngroup)
         self._pattern = []
@@ -96,7 +97,7 @@ class Plan:
             for obs in ahead(source.load, range(source.number)):
                 self._pattern.append(found.add(rows(~np.isnan(obs.d), self.joint)))
         self._bands = found.bands(nrow)
-        self._enough = self._bands >= ncolumn
+        self._enough = found.enough(nrow, ncolumn, nstokes)
         few = ~self._enough & (self._bands > 0)
         self.few = sum(int(few[p].sum()) for p in self._pattern)
         self.classes = found.classes(noise, self.joint, nrow, allgather)
