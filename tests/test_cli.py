@@ -7,17 +7,20 @@ import subprocess
 import sys
 import textwrap
 from importlib import metadata
+from pathlib import Path
 
 import healpy
 import numpy as np
 import pytest
 from conftest import shared_file
+from rich.console import Console
 from typer.testing import CliRunner
 
 import distsep
 from distsep.cli import options as show
 from distsep.cli.app import app
 from distsep.cli.session import is_bad_input
+from distsep.cli.voice import Voice
 from distsep.data.fits_out import write_maps
 from distsep.data.store import read
 from distsep.data.stored_observation import StoredObservation
@@ -524,6 +527,18 @@ def test_devices_that_are_no_number(tmp_path, monkeypatch, number):
     monkeypatch.setenv("DISTSEP_DEVICES", number)
     text = call("info", tmp_path, code=2)
     assert f"DISTSEP_DEVICES={number}: expected a number of devices" in text
+
+
+def test_a_log_on_a_full_disk_does_not_stop_a_run(capsys, tmp_path):
+    voice = Voice()
+    assert voice.keep(tmp_path / "run.txt") is None
+    voice.log = Console(file=Path("/dev/full").open("w"))
+    voice.say("one")
+    voice.say("two")
+    voice.close()
+    said = capsys.readouterr()
+    assert said.out.split() == ["one", "two"]
+    assert "the log file is written no further: No space left on device" in said.err
 
 
 def test_what_the_system_refuses_is_one_line():

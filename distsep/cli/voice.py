@@ -67,9 +67,13 @@ class Voice:
     def close(self) -> None:
         """Close the log file and stop listening to the package."""
         logging.getLogger("distsep").removeHandler(self._handler)
-        if self.log is not None:
-            self.log.file.close()
-            self.log = None
+        self._close_log()
+
+    def _close_log(self) -> None:
+        log, self.log = self.log, None
+        if log is not None:
+            with contextlib.suppress(OSError):
+                log.file.close()
 
     def say(self, what: Any) -> None:
         """Say how things go; `--quiet` silences it."""
@@ -92,9 +96,16 @@ class Voice:
             return
         # Names of files and keys hold brackets: plain strings are never markup.
         what = Text(what) if isinstance(what, str) else what
-        for one in (console, self.log):
-            if one is not None:
-                one.print(what)
+        if console is not None:
+            console.print(what)
+        if self.log is None:
+            return
+        try:
+            self.log.print(what)
+            self.log.file.flush()
+        except OSError as error:  # a full disk: no reason to stop a run
+            self._close_log()
+            self.warn(f"the log file is written no further: {error.strerror}.")
 
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int, str], None]]:

@@ -102,7 +102,7 @@ def sample(
 
     Raises:
         ImportError: blackjax is not there.
-        ValueError: a number that is not whole; no draw, or fewer than two chains; no
+        ValueError: a number that is not whole; fewer than two draws or chains; no
             free parameter.
 
     Communication: none.
@@ -146,7 +146,7 @@ def sample(
 
 def _check_numbers(**numbers: Any) -> None:
     """Refuse what is no whole number, or too small."""
-    least = {"draws": 1, "chains": 2, "warmup": 1, "seed": 0}
+    least = {"draws": 2, "chains": 2, "warmup": 1, "seed": 0}
     wrong = [
         f"{name}={value!r} should be a whole number, at least {least[name]}"
         + (" (R-hat compares chains)" if name == "chains" else "")
