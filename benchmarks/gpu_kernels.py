@@ -92,6 +92,7 @@ def main():
     import jax
 
     from distsep.flow import local_devices
+    from distsep.inference.passes import packed_program
 
     nside_small = args.nside[0] if args.smoke else SMALL
     small = {k: skies.make(nside_small, noise=k) for k in ("uniform", "pixel")}
@@ -107,12 +108,12 @@ def main():
         x = np.concatenate(small[noise].start)
         tables = p.problem.model.tables(x)
         for dtype in ("float64", "float32"):
-            program = devices.over_blocks(bound(kernel))
             own = cast(tables, dtype)
             for nside in args.nside:
                 times = (nside // nside_small) ** 2
                 blocks = repeated(p.blocks, times, dtype)
-                run = partial(program, own, (), blocks)
+                program = packed_program(devices, kernel, own, blocks)
+                run = partial(program, (own, None), (), blocks)
                 timed = timing.measure(run, args.repeats)
                 out = np.asarray(run())
                 off = compare(out, p.blocks, times)
@@ -158,14 +159,6 @@ def main():
             rows,
         ),
     )
-
-
-def bound(kernel):
-    """The kernel without global terms, the same function at each call."""
-    return _BOUND.setdefault(kernel, lambda tables, _, block: kernel(tables, block))
-
-
-_BOUND: dict = {}
 
 
 if __name__ == "__main__":

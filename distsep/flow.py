@@ -355,6 +355,7 @@ def local_devices(number: int | None = None) -> Devices:
     mesh = meshes.device_mesh(number)
     return Devices(
         mesh.size,
+        meshes.together(mesh),
         partial(meshes.over_blocks, mesh),
         partial(meshes.over_shares, mesh),
         partial(meshes.spread, mesh),

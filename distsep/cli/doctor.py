@@ -116,12 +116,18 @@ def _devices(session: Session) -> str:
 
 def _kernels(session: Session) -> str:
     """Say what the passes run on; all ranks must run the same, for the same bits."""
+    import jax
+
     every = session.comm.allgather(kernels.state()[1])
     if len(set(every)) > 1:
         raise RuntimeError(f"the ranks differ: {', '.join(sorted(set(every)))}")
     number = sorted(set(session.comm.allgather(cores())))
     words = f"{every[0]}, {' or '.join(map(str, number))} core(s) per rank"
-    return f"{words}{'' if kernels.usable() else '; programs of XLA are used'}"
+    if kernels.usable():
+        return words
+    if kernels.asked() and jax.default_backend() == "gpu":
+        return f"{words}; on the GPU a Pallas kernel, and programs of XLA"
+    return f"{words}; programs of XLA are used"
 
 
 def _separation(session: Session) -> str:

@@ -34,14 +34,14 @@ def few_components(tables: Tables) -> bool:
 
 
 def _value_gradient(T: Tables, block: Block, template: tuple):
-    return native.value_gradient(_for_samples(T, block), block, template)
+    return native.value_gradient(for_samples(T, block), block, template)
 
 
 def _curvature(T: Tables, block: Block, template: tuple):
-    return native.curvature(_for_samples(T, block), block, template)
+    return native.curvature(for_samples(T, block), block, template)
 
 
-def _for_samples(T: Tables, block: Block) -> Tables:
+def for_samples(T: Tables, block: Block) -> Tables:
     """Tables for whitened samples: the amplitudes are those of Q in A = Q R.
 
     The likelihood is the same, and its derivatives are, at a fixed change of basis.

@@ -33,6 +33,7 @@ class Devices(NamedTuple):
 
     Attributes:
         number: How many.
+        together: Blocks that one of them works on at once.
         over_blocks: `f(shared, maps, block)` -> jitted function of them all.
         over_shares: The same of a function of all blocks of a device at once.
         spread: Puts arrays on the devices, the leading axis shared out.
@@ -42,6 +43,7 @@ class Devices(NamedTuple):
     """
 
     number: int
+    together: int
     over_blocks: Callable
     over_shares: Callable
     spread: Callable
@@ -50,11 +52,12 @@ class Devices(NamedTuple):
     single: Callable
 
     def padded(self, nblocks: int) -> int:
-        """Blocks that make equal shares, at least two on each device.
+        """Blocks that make equal shares, of two steps or more on each device.
 
         A loop of one step is compiled differently and does not keep its bits.
         """
-        return self.number * max(2, -(-nblocks // self.number))
+        step = self.number * self.together
+        return step * max(2, -(-nblocks // step))
 
 
 class Part(NamedTuple):
@@ -247,19 +250,34 @@ class Survey:
 
     def _program(self, kernel: Callable, tables, maps, blocks) -> Callable:
         """The compiled kernel, of these arrays if it has one; else that of XLA."""
-        over_blocks, over_shares = self._devices.over_blocks, self._devices.over_shares
-        template = self.template
-        if self._packed and in_chunks(blocks):
-            if (own := native_kernel(kernel, tables)) is not None:
-                return over_shares(_native_sums(own, template))
-            return over_blocks(_of_chunks(kernel, template))
         if self._packed:
-            return over_blocks(_of_packed(kernel, template))
+            return packed_program(self._devices, kernel, tables, blocks, self.template)
         if kernel is block_root and self._whitened and native.usable():
             ngroup, white = self._whitening.scale.shape[0], self._whitening.white
             if white.shape[1] + len(maps.t) // ngroup <= native.MOST_ENTRIES:
-                return over_shares(_native_root)
-        return over_blocks(_of_raw(kernel, template))
+                return self._devices.over_shares(_native_root)
+        return self._devices.over_blocks(_of_raw(kernel, self.template))
+
+
+def packed_program(
+    devices: Devices, kernel: Callable, tables, blocks: Block, template: tuple = ()
+) -> Callable:
+    """The compiled kernel for packed samples, if there is one; else that of XLA.
+
+    Returns:
+        `((tables, whitening), (), blocks)` -> `(block, ...)`.
+
+    Communication: none.
+    """
+    chunks = in_chunks(blocks)
+    own = native_kernel(kernel, tables) if chunks else None
+    if jax.default_backend() == "gpu":
+        from distsep.inference.gpu_sums import gpu_kernel
+
+        own = gpu_kernel(kernel, tables, blocks)
+    if own is not None:
+        return devices.over_shares(_own_sums(own, template))
+    return devices.over_blocks((_of_chunks if chunks else _of_packed)(kernel, template))
 
 
 def _fetch(part: Part, out) -> np.ndarray:
@@ -306,7 +324,7 @@ def _of_raw(kernel: Callable, template: tuple) -> Callable:
 
 
 @lru_cache(maxsize=64)
-def _native_sums(kernel: Callable, template: tuple) -> Callable:
+def _own_sums(kernel: Callable, template: tuple) -> Callable:
     return lambda shared, _, block: kernel(shared[0], block, template)
 
 

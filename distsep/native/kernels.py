@@ -25,21 +25,30 @@ MOST_ENTRIES = 64
 NAMES = ("value_gradient", "curvature", "root", "amplitudes")
 
 
+def asked() -> bool:
+    """Whether the passes are to run on kernels of our own, not on programs of XLA.
+
+    Raises:
+        ValueError: DISTSEP_KERNELS is neither.
+    """
+    word = os.environ.get("DISTSEP_KERNELS", "native")
+    if word not in ("native", "xla"):
+        raise ValueError(
+            f"DISTSEP_KERNELS={word}: expected `native` (the default) or `xla`."
+        )
+    return word == "native"
+
+
 @lru_cache
 def state() -> tuple[bool, str]:
     """Whether the kernels are there, and in words which, or why not.
 
     Raises:
-        ValueError: DISTSEP_KERNELS is neither.
+        ValueError: see `asked`.
 
     Communication: none.
     """
-    asked = os.environ.get("DISTSEP_KERNELS", "native")
-    if asked not in ("native", "xla"):
-        raise ValueError(
-            f"DISTSEP_KERNELS={asked}: expected `native` (the default) or `xla`."
-        )
-    if asked == "xla":
+    if not asked():
         return False, "switched off by DISTSEP_KERNELS"
     if not library(0).exists():
         return False, "not compiled: install with a C++ compiler on the PATH"

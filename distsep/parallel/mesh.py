@@ -13,6 +13,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 AXIS = "pix"
+# Blocks that a device works on together. A processor has one in its cache; the
+# thousands of lanes of one block leave an accelerator waiting for the next program.
+_TOGETHER = {"cpu": 1}
+_TOGETHER_ELSEWHERE = 64
 
 
 def set_host_devices(n: int) -> None:
@@ -68,6 +72,11 @@ def device_mesh(n: int | None = None) -> Mesh:
             "`set_host_devices(N)` before the first computation."
         )
     return Mesh(np.array(devices[:n]), (AXIS,))
+
+
+def together(mesh: Mesh) -> int:
+    """Blocks that a device works on together: its share is a multiple of them."""
+    return _TOGETHER.get(mesh.devices.flat[0].platform, _TOGETHER_ELSEWHERE)
 
 
 def spread(mesh: Mesh, tree: Any) -> Any:
@@ -135,12 +144,13 @@ def single(tree: Any) -> Any:
 # Kept: a campaign separates many skies with one compiled program.
 @lru_cache(maxsize=64)
 def over_blocks(mesh: Mesh, function: Callable[..., Any]) -> Callable:
-    """Run a function of one block over all blocks of this rank, one after another.
+    """Run a function of one block over all blocks of this rank, some at a time.
 
     Every block goes through the same compiled code whatever the number of devices.
     Two things keep its results the same to the last bit: whatever is common to the
     blocks enters as `shared`, computed before and elsewhere; and each device has at
-    least two blocks (XLA compiles a loop of one step differently).
+    least two times `together(mesh)` blocks (XLA compiles a loop of one step
+    differently).
 
     Args:
         mesh: Devices of this rank.
@@ -154,19 +164,27 @@ def over_blocks(mesh: Mesh, function: Callable[..., Any]) -> Callable:
 
     Communication: none.
     """
+    count = together(mesh)
+    some = jax.vmap(function, in_axes=(None, 1, 0)) if count > 1 else function
 
     def local(shared: Any, maps: Any, blocks: Any) -> Any:
         nblocks = jax.tree.leaves(blocks)[0].shape[0]
 
         def cut(x: Any, i: Any) -> Any:
-            size = x.shape[1] // nblocks
-            return jax.lax.dynamic_slice_in_dim(x, i * size, size, 1)
+            size = x.shape[1] // nblocks * count
+            own = jax.lax.dynamic_slice_in_dim(x, i * size, size, 1)
+            return own if count == 1 else own.reshape(len(x), count, size // count)
 
-        def one(x: Any) -> Any:
-            i, block = x
-            return function(shared, jax.tree.map(lambda x: cut(x, i), maps), block)
+        def step(x: Any) -> Any:
+            i, own = x
+            return some(shared, jax.tree.map(lambda x: cut(x, i), maps), own)
 
-        return jax.lax.map(one, (jnp.arange(nblocks), blocks))
+        nsteps = nblocks // count
+        if count == 1:
+            return jax.lax.map(step, (jnp.arange(nsteps), blocks))
+        groups = jax.tree.map(lambda x: x.reshape(nsteps, count, *x.shape[1:]), blocks)
+        found = jax.lax.map(step, (jnp.arange(nsteps), groups))
+        return jax.tree.map(lambda x: x.reshape(nblocks, *x.shape[2:]), found)
 
     return jax.jit(
         jax.shard_map(
