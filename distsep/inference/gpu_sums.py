@@ -1,9 +1,10 @@
-"""Value and gradient on a GPU, each sample in registers once: a Pallas kernel.
+"""Value and gradient on a GPU, in one sweep of its memory: a Pallas kernel.
 
-A program takes some lanes of one tile. It reads their data and variances once, solves
-for their amplitudes and adds up what the sums need; the tables of its pool are the same
-numbers for all of its lanes. The same sums as `block_value_gradient`, of all blocks at
-once. Nothing depends on how many blocks there are, or on which device.
+A program takes some lanes of one tile. It reads their data and variances, solves for
+their amplitudes, and reads them again, from cache, for what the sums need; the tables
+of its pool are the same numbers for all of its lanes. The same sums as
+`block_value_gradient`, of all blocks at once. Nothing depends on how many blocks there
+are, or on which device.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from distsep.native import kernels as native
 # XLA.
 LANES = 128
 WARP = 32
+_ROWS = 5  # that are read at once
 _MOST_ROWS = 64
 _MOST_NUMBERS = 2**31  # Triton counts them in 32 bits
 
@@ -76,7 +78,7 @@ def value_gradient(
     def program(*refs: Any) -> None:
         *given, out = refs
         named = dict(zip(names, given, strict=True))
-        _program(named, out, lanes, per, tuple(template), T.dA)
+        _program(_Lanes(named, lanes, per, tuple(template)), T.dA, out)
 
     rows = pl.pallas_call(
         program,
@@ -89,82 +91,149 @@ def value_gradient(
     return rows.reshape(nblock, ntile, per, nout).sum(2)
 
 
-def _program(refs: dict, out: Any, lanes: int, per: int, template: tuple, dA: Any):
+class _Lanes:
+    """What the lanes of one program read, row by row.
+
+    Args:
+        refs: The arrays, by name.
+        lanes: Number of lanes.
+        per: Programs of a tile.
+        template: Of each global term.
+    """
+
+    def __init__(self, refs: dict, lanes: int, per: int, template: tuple):
+        self._refs, self._block, chunk = refs, pl.program_id(0), pl.program_id(1)
+        self._pool = refs["pool"][self._block, chunk // per]
+        self._at = pl.ds(chunk * lanes, lanes)
+        self.nrow, self.ncomp = refs["A"].shape[1:]
+        self.weighted, self.terms = "w" in refs, range(len(template))
+        self.t = [refs["t"][self._block, k, self._at] for k in template]
+        self.alpha = [refs["alpha"][self._pool, g] for g in self.terms]
+        self.nothing = jnp.zeros((lanes,), refs["d"].dtype)
+
+    def A(self, r: Any) -> list:  # noqa: N802
+        """Mixing matrix."""
+        return [self._refs["A"][self._pool, r, c] for c in range(self.ncomp)]
+
+    def slopes(self, r: Any, count: int) -> list:
+        """Entries of dA."""
+        return [self._refs["dA"][self._pool, e, r] for e in range(count)]
+
+    def phi(self, r: Any) -> list:
+        """What each global term has of the row."""
+        return [self._refs["phi"][self._pool, g, r] for g in self.terms]
+
+    def w(self, r: Any) -> Any:
+        """Inverse variances; whitened samples have 1."""
+        return self._refs["w"][self._block, r, self._at] if self.weighted else 1.0
+
+    def d(self, r: Any) -> Any:
+        """Data less the global terms."""
+        x = self._refs["d"][self._block, r, self._at]
+        for f, alpha, t in zip(self.phi(r), self.alpha, self.t, strict=True):
+            x = x - f * alpha * t
+        return x
+
+
+def _program(x: _Lanes, dA: Any, out: Any) -> None:
     """Sums over the lanes of one program."""
-    b, chunk = pl.program_id(0), pl.program_id(1)
-    pool = refs["pool"][b, chunk // per]
-    at = pl.ds(chunk * lanes, lanes)
-    nrow, ncomp = refs["A"].shape[1:]
-    rows, comps = range(nrow), range(ncomp)
-    A = [[refs["A"][pool, r, c] for c in comps] for r in rows]
-    t = [refs["t"][b, k, at] for k in template]
-    alpha = [refs["alpha"][pool, g] for g in range(len(template))]
-    phi = [[refs["phi"][pool, g, r] for r in rows] for g in range(len(template))]
-    d = [refs["d"][b, r, at] for r in rows]
-    for g, one in enumerate(t):
-        d = [d[r] - phi[g][r] * alpha[g] * one for r in rows]
+    s, residual = _whitened(x) if not x.weighted else _weighted(x)
+    nentry, nterm = len(dA.places), len(x.t)
 
-    if "w" in refs:
-        w = [refs["w"][b, r, at] for r in rows]
-        s, r = _weighted(A, d, w)
-        Nr = [x * y for x, y in zip(w, r, strict=True)]
-    else:
-        s, r = _whitened(A, d)
-        Nr = r
+    def row(r: Any, sums: list) -> list:
+        """Value, r^T N^-1 along each entry of dA, and along each global term."""
+        rest = residual(r)
+        along = [rest, *x.slopes(r, nentry), *x.phi(r)]
+        return [y + a * (x.w(r) * rest) for y, a in zip(sums, along, strict=True)]
+
+    sums = _over_rows(x.nrow, row, [x.nothing] * (1 + nentry + nterm))
     # A regional column is there with its coefficient, beside those that are free.
-    nregional = dA.shape[1] - ncomp
-    first = len(template) - nregional
-    s += [alpha[g] * t[g] for g in range(first, len(template))]
-
-    gradient = [jnp.zeros_like(r[0])] * dA.shape[0]
-    for e, (kind, column) in enumerate(dA.places):
-        along = _total(refs["dA"][pool, e, i] * Nr[i] for i in rows)
-        gradient[kind] = gradient[kind] - along * s[column]
-    for g, one in enumerate(t):
-        gradient.append(-one * _total(phi[g][i] * Nr[i] for i in rows))
-    value = 0.5 * _total(x * y for x, y in zip(Nr, r, strict=True))
-    for k, x in enumerate([value, *gradient]):
-        out[b, chunk, k] = jnp.sum(x)
+    first = nterm - (dA.shape[1] - x.ncomp)
+    columns = s + [x.alpha[g] * x.t[g] for g in range(first, nterm)]
+    gradient = [x.nothing] * dA.shape[0]
+    for (kind, column), along in zip(dA.places, sums[1 : 1 + nentry], strict=True):
+        gradient[kind] = gradient[kind] - along * columns[column]
+    gradient += [-y * t for y, t in zip(sums[1 + nentry :], x.t, strict=True)]
+    for k, y in enumerate([0.5 * sums[0], *gradient]):
+        out[pl.program_id(0), pl.program_id(1), k] = jnp.sum(y)
 
 
-def _total(terms: Any) -> Any:
-    """Their sum, in their order, and nothing else."""
-    first, *others = terms
-    return sum(others, first)
+def _whitened(x: _Lanes) -> tuple[list, Callable]:
+    """Amplitudes along orthonormal columns, and the residual of a row.
+
+    What rounding left of the signal along them is projected out once more.
+    """
+    z = _projected(x, x.d)
+    more = _projected(x, lambda r: _less(x.d(r), x.A(r), z))
+    s = [a + b for a, b in zip(z, more, strict=True)]
+    return s, lambda r: _less(_less(x.d(r), x.A(r), z), x.A(r), more)
 
 
-def _whitened(Q: list, d: list) -> tuple[list, list]:
-    """Amplitudes along orthonormal columns, and residuals: projected twice."""
-    comps, total = range(len(Q[0])), [0.0] * len(Q[0])
-    for _ in range(2):
-        z = [_total(q[c] * x for q, x in zip(Q, d, strict=True)) for c in comps]
-        d = [x - _total(q[c] * z[c] for c in comps) for q, x in zip(Q, d, strict=True)]
-        total = [x + y for x, y in zip(total, z, strict=True)]
-    return total, d
+def _weighted(x: _Lanes) -> tuple[list, Callable]:
+    """Amplitudes by the normal equations of each lane, and the residual of a row."""
+    lower = [(i, j) for i in range(x.ncomp) for j in range(i + 1)]
+
+    def row(r: Any, m: list) -> list:
+        A, w = x.A(r), x.w(r)
+        return [y + A[i] * A[j] * w for y, (i, j) in zip(m, lower, strict=True)]
+
+    m = _over_rows(x.nrow, row, [x.nothing] * len(lower))
+    s = _solved(m, _projected(x, lambda r: x.w(r) * x.d(r)))
+    return s, lambda r: _less(x.d(r), x.A(r), s)
 
 
-def _weighted(A: list, d: list, w: list) -> tuple[list, list]:
-    """Amplitudes by the normal equations of each lane, and residuals."""
-    rows, ncomp = range(len(A)), len(A[0])
-    L: list[list[Any]] = [[None] * ncomp for _ in range(ncomp)]
+def _projected(x: _Lanes, start: Callable) -> list:
+    """A^T y of every lane, with y of each row by `start`."""
+
+    def row(r: Any, z: list) -> list:
+        y = start(r)
+        return [b + a * y for b, a in zip(z, x.A(r), strict=True)]
+
+    return _over_rows(x.nrow, row, [x.nothing] * x.ncomp)
+
+
+def _over_rows(nrow: int, function: Callable, start: list) -> list:
+    """Go through the rows, `x = function(row, x)`: a few in each step of a loop.
+
+    So many are read at once; all of them written out would take minutes to compile.
+    """
+
+    def some(step: Any, x: list) -> list:
+        for k in range(_ROWS):
+            x = function(step * _ROWS + k, x)
+        return x
+
+    whole = nrow // _ROWS
+    x = jax.lax.fori_loop(jnp.int32(0), jnp.int32(whole), some, start)
+    for r in range(whole * _ROWS, nrow):
+        x = function(r, x)
+    return x
+
+
+def _less(x: Any, A: list, s: list) -> Any:
+    """A row less the amplitudes along it."""
+    for a, y in zip(A, s, strict=True):
+        x = x - a * y
+    return x
+
+
+def _solved(m: list, b: list) -> list:
+    """Solve with small matrices, one per lane, by Cholesky's factor."""
+    n, entry = len(b), iter(m)
+    L: list[list[Any]] = [[None] * n for _ in range(n)]
     z: list[Any] = []
-    for i in range(ncomp):
+    for i in range(n):
         for j in range(i + 1):
-            x = _total(A[r][i] * A[r][j] * w[r] for r in rows)
+            x = next(entry)
             if i == j:  # an empty lane has no weight: a unit matrix in place of zero
                 x = jnp.where(x == 0, 1.0, x)
             for k in range(j):
                 x = x - L[i][k] * L[j][k]
             # The reciprocal is kept on the diagonal.
             L[i][j] = 1 / jnp.sqrt(x) if i == j else x * L[j][j]
-        x = _total(A[r][i] * (w[r] * d[r]) for r in rows)
-        for k in range(i):
-            x = x - L[i][k] * z[k]
-        z.append(x * L[i][i])
-    s: list[Any] = [None] * ncomp
-    for i in reversed(range(ncomp)):
-        x = z[i]
-        for k in range(i + 1, ncomp):
-            x = x - L[k][i] * s[k]
-        s[i] = x * L[i][i]
-    return s, [d[r] - _total(A[r][c] * s[c] for c in range(ncomp)) for r in rows]
+        z.append(_less(b[i], L[i][:i], z) * L[i][i])
+    s: list[Any] = [None] * n
+    for i in reversed(range(n)):
+        below = range(i + 1, n)
+        s[i] = _less(z[i], [L[k][i] for k in below], s[i + 1 :]) * L[i][i]
+    return s
