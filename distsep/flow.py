@@ -324,8 +324,12 @@ def _apply(
     keeper = Keeper(source, kept, output=output, overwrite=False, comm=comm)
     survey = problem.survey(devices, source)
     tables = problem.model.tables(only_weights)
-    index = np.asarray(problem.model.index)
-    covariance = pool_covariance(errors, index) if spread else None
+    covariance = None
+    if spread:
+        covariance = pool_covariance(errors, np.asarray(problem.model.index))
+        # The weights know nothing of the global terms.
+        covariance[:, problem.model.nkind :] = 0.0
+        covariance[:, :, problem.model.nkind :] = 0.0
     second = SecondPass(
         survey, tables, problem.plan, problem.nstokes, covariance, noise=False
     )

@@ -182,7 +182,7 @@ class Keeper:
         }
 
     def residual_power(self, block_sum: Callable) -> np.ndarray | None:
-        """Mean square of the residuals of every band and Stokes parameter.
+        """Mean square of the residuals of every band and Stokes parameter, or NaN.
 
         Args:
             block_sum: Adds `(..., block)` over all blocks of all ranks.
@@ -192,7 +192,7 @@ class Keeper:
         if not self._kept.residuals:
             return None
         total = block_sum(np.concatenate(self._squares, -1))
-        return total[0] / np.maximum(total[1], 1)
+        return np.where(total[1] > 0, total[0] / np.maximum(total[1], 1), np.nan)
 
     def finish(self, result: Result) -> None:
         """Complete the store. Communication: barriers."""

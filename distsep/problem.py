@@ -141,7 +141,7 @@ def set_up(components: Any, source: Any, *, comm: Any, **asked: Any) -> Problem:
     plan = Plan(
         source,
         npatch=[n for n, _ in where.values()],
-        ncolumn=ncolumn,
+        A=_at_start(mixing, request.start, terms.regional),
         joint=joint,
         rank=comm.rank,
         patches=[f for _, f in where.values()],
@@ -182,6 +182,17 @@ def set_up(components: Any, source: Any, *, comm: Any, **asked: Any) -> Problem:
             "give `priors`."
         )
     return Problem(mixing, terms, parameters, where, plan, model, ncolumn)
+
+
+def _at_start(mixing: MixingMatrix, start: Any, regional: Sequence[int]) -> np.ndarray:
+    """A where a fit starts, of the amplitudes that are free in every sample."""
+    values = dict(mixing.defaults)
+    for name in values:
+        given = np.asarray((start or {}).get(name, np.nan), float)
+        known = given[np.isfinite(given)]
+        if known.size:
+            values[name] = known.flat[0]
+    return np.delete(np.asarray(mixing(values)), list(regional), axis=-1)
 
 
 def misfit(chi2: float, dof: int) -> list[str]:

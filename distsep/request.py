@@ -223,12 +223,25 @@ def _value_mistakes(
             # The names of global terms that are wrong themselves are not known.
             if terms is not None or str(name).split(".")[0] in components:
                 wrong += name_mistakes(argument, [name], kinds)
+    bounds, priors = given["bounds"], given["priors"]
+    wrong += [
+        f"`bounds` of {name!r}: a coefficient of a global term is solved for, and not "
+        "held: give it a `prior`"
+        for name in linear
+        if isinstance(bounds, Mapping) and name in bounds
+    ]
+    wrong += [
+        f"`priors` of {kind.name!r}, whose term has a `prior` of its own: give one"
+        for kind in (terms.kinds if terms else ())
+        if isinstance(priors, Mapping) and kind.prior is not None
+        if kind.name in priors
+    ]
     model = {"defaults": free.defaults, "default_bounds": free.bounds}
     wrong += read_values(npatch, **given, **model, linear=linear)[1]
-    priors = request.priors if isinstance(request.priors, Mapping) else {}
+    known_to = priors if isinstance(priors, Mapping) else {}
     for kind in ("calibration", "angle"):
         # What all bands have in common is absorbed by the amplitudes.
-        known = any(f"{kind}.{band}" in priors for band in bands[kind])
+        known = any(f"{kind}.{band}" in known_to for band in bands[kind])
         n = len(set(bands[kind]) & set(every_band))
         if n == len(every_band) and not known:
             wrong.append(

@@ -111,6 +111,92 @@ def test_a_pixel_whose_q_has_too_few_bands_is_masked_with_angles(noise):
         assert abs(off) < 1e-6 * other.sigma[name]
 
 
+@pytest.mark.parametrize("noise", ["uniform", "pixel"])
+def test_a_pixel_without_the_band_of_a_line_is_masked(noise):
+    """Never an amplitude of 0 with an error of 1 for what was not measured."""
+    rng = np.random.default_rng(12)
+    edges = [np.linspace(0.93 * nu, 1.07 * nu, 15) for nu in NU]
+    instrument = distsep.Instrument(
+        NU,
+        bandpass=[(x, np.ones(15)) for x in edges],
+        bands=[f"{nu:g}" for nu in NU],
+    )
+    laws = [*LAWS[:2], distsep.Line({"1": {"120": 1.0}}, name="CO")]
+    A = np.asarray(distsep.MixingMatrix(laws, instrument)({"Dust.beta_d": 1.54}))
+    variance = np.full((len(NU), 2, NPIX if noise == "pixel" else 1), 0.25)
+    if noise == "pixel":
+        variance = variance * rng.uniform(0.5, 2, variance.shape)
+    d = np.einsum("fc,csp->fsp", A, 50 * rng.normal(size=(3, 2, NPIX)))
+    d += np.sqrt(variance) * rng.normal(size=d.shape)
+    d[3, :, :5] = np.nan
+    obs = distsep.Observation(
+        d, instrument, stokes="QU", nside=NSIDE, noise_variance=variance
+    )
+    result = fit(laws, obs, amplitude_covariance=["CO"])
+    assert np.isnan(result.amplitudes[..., :5]).all()
+    assert np.isfinite(result.amplitudes[..., 5:]).all()
+    assert result.dof == (len(NU) - 3) * 2 * (NPIX - 5) - 1
+    assert any("10 samples lack bands" in words for words in result.warnings)
+
+
+def test_noise_without_an_inverse_has_the_degrees_of_freedom_of_its_rank():
+    rng = np.random.default_rng(13)
+    mode = rng.normal(size=len(NU))
+    N = np.eye(len(NU)) / DEPTH**2
+    N -= np.outer(N @ mode, N @ mode) / (mode @ N @ mode)
+    plain = observation()
+    obs = distsep.Observation(
+        plain.d, plain.instrument, stokes="QU", nside=NSIDE, inverse_noise=N
+    )
+    result = fit(obs=obs)
+    assert result.dof == (len(NU) - 1 - 3) * 2 * NPIX - 2
+    assert abs(result.chi2_total - result.dof) < 5 * np.sqrt(2 * result.dof)
+
+
+def test_coefficients_of_global_terms_have_no_bounds_and_one_prior():
+    """They are solved for: bounds would not hold."""
+    for prior, given in (
+        (None, {"bounds": {"monopole.60": (0, 1)}}),
+        ((0.0, 0.1), {"priors": {"monopole.60": (5.0, 0.1)}}),
+    ):
+        term = distsep.Monopole(bands=["60"], prior=prior, stokes="Q")
+        with pytest.raises(ValueError, match=r"of 'monopole.60'.*give"):
+            fit(global_terms=[term], **given)
+
+
+@pytest.mark.parametrize("stokes", ["Q", None])
+def test_terms_beside_indices_of_each_stokes_parameter(stokes):
+    """What joins no two parameters joins no two blocks of the errors."""
+    result = fit(
+        patches={"Dust.beta_d": {"stokes": ["Q", "U"]}},
+        fixed={"Synchrotron.beta_pl": -3.0},
+        global_terms=[distsep.Monopole(bands=["60"], stokes=stokes)],
+    )
+    assert result.converged
+    q, u = (result.names.index(f"Dust.beta_d[{k}]") for k in (0, 1))
+    assert result.covariance[q, u] == 0
+    sigma = [
+        *result.sigma["Dust.beta_d"],
+        *(v[1] for v in result.global_terms.values()),
+    ]
+    np.testing.assert_allclose(np.sqrt(np.diag(result.covariance)), sigma, rtol=1e-12)
+
+
+def test_a_band_that_no_pixel_observed_has_no_residual_power():
+    d = np.array(observation().d)
+    d[2, 1] = np.nan
+    obs = distsep.Observation(
+        d,
+        distsep.Instrument(NU),
+        stokes="QU",
+        nside=NSIDE,
+        noise_variance=np.full((len(NU), 1, 1), DEPTH**2),
+    )
+    power = fit(obs=obs, residuals=True).residual_power
+    assert np.isnan(power[2, 1])
+    assert np.isfinite(power).sum() == 2 * len(NU) - 1
+
+
 def test_one_prior_is_a_reference():
     bands = [f"{nu:g}" for nu in NU]
     result = fit(calibration=bands, priors={"calibration.90": (1.0, 0.01)})

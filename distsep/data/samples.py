@@ -6,6 +6,7 @@ Stokes parameter fitted on its own (or the one group of all, jointly). Pure nump
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from distsep.data.noise import Noise
 
 # Patterns of missing bands that are looked for one by one.
 _COMMON = 8
+# Of the largest singular value: below is zero.
+_RANK = 1e-12
 
 
 def rows(x: np.ndarray, joint: bool) -> np.ndarray:
@@ -65,26 +68,28 @@ class Patterns:
             out[g] = np.array(numbers, np.uint16)[inverse] if len(one) else 0
         return out
 
-    def bands(self, nrow: int) -> np.ndarray:
-        """How many rows each pattern has observed."""
-        return self._seen(nrow).sum(1)
+    def usable(
+        self, A: np.ndarray, classes: "NoiseClasses"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How many numbers each pattern has, and whether they tell its amplitudes.
 
-    def enough(self, nrow: int, ncolumn: int, nstokes: int) -> np.ndarray:
-        """Whether each pattern has the rows that its amplitudes need.
+        They do where its rows have the rank of all: not where a component is in no band
+        that observed, or one Stokes parameter of several that are fitted jointly.
 
         Args:
-            nrow: Rows of a sample.
-            ncolumn: Amplitudes of a sample.
-            nstokes: Stokes parameters that are fitted jointly: each needs bands for its
-                own amplitudes.
+            A: `(row, column)` mixing matrix at any parameters.
+            classes: Of these patterns.
         """
-        of_stokes = self._seen(nrow).reshape(-1, nrow // nstokes, nstokes).sum(1)
-        return (of_stokes * nstokes >= ncolumn).all(1)
-
-    def _seen(self, nrow: int) -> np.ndarray:
-        """`(pattern, row)` True where observed."""
-        seen = [_bands(k, nrow) for k in self._number]
-        return np.array(seen, bool).reshape(-1, nrow)
+        nrow, ncolumn = A.shape
+        seen = np.array([_bands(k, nrow) for k in self._number], bool)
+        seen = seen.reshape(-1, nrow)
+        number, own = seen.sum(1), seen[:, :, None] * A
+        if classes.white is not None and classes.white.ndim == 3:
+            # Covariances may have no inverse: what is left of a row is its projection.
+            span = np.array([_span(W) for W in classes.white]).reshape(-1, nrow, nrow)
+            number = np.einsum("kij,kij->k", span, span).round().astype(int)
+            number, own = number[classes.number], (span @ A)[classes.number]
+        return number, (number >= ncolumn) & (_rank(own, A) == _rank(A, A))
 
     def classes(self, noise: Noise, joint: bool, nrow: int, allgather) -> NoiseClasses:
         """Number the noise classes of all ranks.
@@ -131,6 +136,21 @@ def patterns(noise: Noise, joint: bool, ngroup: int) -> Patterns:
     if noise.kind.endswith("pixel"):
         return Patterns(np.zeros(ngroup, int))
     return Patterns(_shapes(noise, joint)[2])
+
+
+def _span(W: np.ndarray) -> np.ndarray:
+    """Orthonormal rows that span those of a matrix, and zeros."""
+    _, values, rows = np.linalg.svd(W)
+    return np.where(values > _RANK * values.max(initial=0.0), 1.0, 0.0)[:, None] * rows
+
+
+def _rank(part: np.ndarray, A: np.ndarray) -> Any:
+    """Rank of parts (..., row, column) of A, whatever the size of their columns."""
+    norm = np.linalg.norm(part, axis=-2, keepdims=True)
+    there = norm > _RANK * np.linalg.norm(A, axis=0)  # and not what rounding left
+    return np.linalg.matrix_rank(
+        np.where(there, part / np.where(there, norm, 1.0), 0.0), rtol=_RANK
+    )
 
 
 def _bands(key: bytes, nrow: int) -> np.ndarray:

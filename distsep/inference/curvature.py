@@ -96,7 +96,7 @@ class Factor:
             self._upper = self._lower.T.tocsr()
         y = spsolve_triangular(
             self._upper,
-            z[self._order] / np.sqrt(self._pivots),
+            z[self._order] / self._root,
             lower=False,
             unit_diagonal=True,
         )
@@ -110,7 +110,13 @@ class Factor:
         y = spsolve_triangular(
             self._lower, (self.scale * g)[self._order], lower=True, unit_diagonal=True
         )
-        return (y / np.sqrt(self._pivots))[self._lu.perm_c]
+        return (y / self._root)[self._lu.perm_c]
+
+    @property
+    def _root(self) -> np.ndarray:
+        """Of the pivots; no step goes where there is none."""
+        good = self._pivots > _NO_PIVOT
+        return np.where(good, np.sqrt(np.where(good, self._pivots, 1.0)), np.inf)
 
     @property
     def positive(self) -> bool:

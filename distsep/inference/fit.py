@@ -26,6 +26,7 @@ from distsep.model.mistakes import is_number
 
 SOLVERS = ("adam", "lbfgs", "newton")
 _WARM_PASSES = 40
+_WORSE = 1.0  # -ln L by which no refinement may end higher
 _WARM_DISTANCE = 0.03  # sigma
 # Of the distance left, in each coordinate: 40 steps leave less than 1e-4 of it where
 # the curvature is within 20% of that at the start.
@@ -123,7 +124,13 @@ def fit(
         with jax.numpy_dtype_promotion("standard"):
             x, done = refine(objective, local, max_steps - warm - steps, tell)
         steps += done
-        local = local_model(objective, objective.point(x))
+        if not np.isfinite(x).all():  # it left for where there is no likelihood
+            break
+        point = objective.point(x)
+        before = objective.value(local.point).sum()
+        if not objective.value(point).sum() < before + _WORSE:
+            break
+        local = local_model(objective, point)
         tell(solver, steps, local.distance.max(initial=0.0))
         if (local.distance <= tolerance).all():
             break

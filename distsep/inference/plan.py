@@ -43,7 +43,8 @@ class Plan:
         patches: Of each kind a function `observation -> (group, pix) patch`, -1 = not
             used; None: one patch.
         templates: `observation -> (template, group, pix)` maps of the global terms.
-        ncolumn: Amplitudes per sample; a sample with fewer bands is not used.
+        A: `(row, column)` mixing matrix of the amplitudes of a sample; one whose bands
+            do not tell them apart is not used.
         joint: Whether Stokes parameters are fitted jointly.
         rank: Of this process.
         allgather: `x -> [x of every rank]`.
@@ -52,7 +53,7 @@ class Plan:
         classes: Noise classes.
         pools: Pools.
         pieces: The sum over blocks and ranks.
-        few: Samples of this rank with too few bands.
+        few: Samples of this rank whose bands do not tell their amplitudes.
         count: Bands of all used samples of this rank, and used samples.
 
     Communication: a few allgathers of patterns, pools and tile sizes; none of pixels.
@@ -65,7 +66,7 @@ class Plan:
         npatch: Sequence[int],
         patches: Sequence[Callable | None],
         templates: Callable,
-        ncolumn: int,
+        A: np.ndarray,
         joint: bool,
         rank: int,
         allgather: Callable,
@@ -74,7 +75,7 @@ class Plan:
         self._patches, self._templates = patches, templates
         header = source.header
         self.ngroup = 1 if joint else len(header.stokes)
-        self._see(max(ncolumn, 1), allgather)
+        self._see(A, allgather)
         nclass = 1 if self.classes.white is None else len(self.classes.white)
         # Then nothing depends on the pixel: on no rank, or the tiles would differ.
         one = source.complete and nclass == 1 and bool(self._enough.all())
@@ -82,12 +83,9 @@ class Plan:
         self._number_pools(Keys([*npatch, nclass]), allgather)
         self._cut(rank, allgather)
 
-    def _see(self, ncolumn: int, allgather) -> None:
+    def _see(self, A: np.ndarray, allgather) -> None:
         """See which bands every sample has: the one look at the maps."""
-        header, source = self.source.header, self.source
-        nstokes = len(header.stokes) if self.joint else 1
-        nrow = len(header.instrument.nu) * nstokes
-        noise = header.noise
+        source, nrow, noise = self.source, len(A), self.source.header.noise
         found = patterns(noise, self.joint, self.ngroup)
         self._pattern = []
         if source.complete:
@@ -96,11 +94,11 @@ class Plan:
         else:
             for obs in ahead(source.load, range(source.number)):
                 self._pattern.append(found.add(rows(~np.isnan(obs.d), self.joint)))
-        self._bands = found.bands(nrow)
-        self._enough = found.enough(nrow, ncolumn, nstokes)
+        self.classes = found.classes(noise, self.joint, nrow, allgather)
+        self._bands, self._enough = found.usable(A, self.classes)
+        self._enough &= self._bands > 0
         few = ~self._enough & (self._bands > 0)
         self.few = sum(int(few[p].sum()) for p in self._pattern)
-        self.classes = found.classes(noise, self.joint, nrow, allgather)
 
     def _number_pools(self, keys: Keys, allgather) -> None:
         """Find the pools of all ranks; keep those of the samples, if they are few."""

@@ -25,7 +25,7 @@ def describe(
         found: Where it ended.
         errors: Its uncertainties.
         tolerance: Distance wanted [sigma].
-        few: Samples that have fewer bands than there are components.
+        few: Samples that lack bands which tell their components apart.
 
     Communication: none.
     """
@@ -58,7 +58,7 @@ def describe(
         )
     if few:
         warnings.append(
-            f"{few} samples have fewer bands than there are components: masked."
+            f"{few} samples lack bands that tell their components apart: masked."
         )
     degenerate = _degenerate(objective, found)
     if degenerate:
