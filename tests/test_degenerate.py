@@ -175,10 +175,8 @@ def test_terms_beside_indices_of_each_stokes_parameter(stokes):
     assert result.converged
     q, u = (result.names.index(f"Dust.beta_d[{k}]") for k in (0, 1))
     assert result.covariance[q, u] == 0
-    sigma = [
-        *result.sigma["Dust.beta_d"],
-        *(v[1] for v in result.global_terms.values()),
-    ]
+    of_terms = [error for _, error in result.global_terms.values()]
+    sigma = np.append(result.sigma["Dust.beta_d"], of_terms)
     np.testing.assert_allclose(np.sqrt(np.diag(result.covariance)), sigma, rtol=1e-12)
 
 
