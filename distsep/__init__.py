@@ -5,6 +5,7 @@ What it offers is listed in `api.py`, and is imported when it is first asked for
 """
 
 import importlib
+import importlib.metadata
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("distsep")
     if name == "__all__" or not name.startswith("_"):
         api = importlib.import_module("distsep.api")
         if name == "__all__":

@@ -147,7 +147,12 @@ def _separate(components, instrument, data, cov, nside, keywords) -> Separation:
     stokes = STOKES[maps.shape[1]]
     variance = None
     if cov is not None:
-        variance = np.array(cov, float).reshape(np.shape(cov)[:1] + maps.shape[1:])
+        if np.shape(cov) != d.shape:
+            raise ValueError(
+                f"`cov` should have the shape of `data`, {d.shape}; got "
+                f"{np.shape(cov)}."
+            )
+        variance = np.array(cov, float).reshape(maps.shape)
         variance[healpix.is_missing(variance)] = np.inf
     observation = Observation(
         maps,
@@ -189,6 +194,12 @@ def _arguments(keywords: Mapping[str, Any], names: tuple[str, ...]) -> dict[str,
         log.warning(f"{aside}: of scipy's minimisers, not used by distsep.")
     bounds = ours.get("bounds")
     if bounds is not None and not isinstance(bounds, Mapping):
+        pairs = [np.ndim(b) == 1 and len(b) == 2 for b in bounds]
+        if len(pairs) != len(names) or not all(pairs):
+            raise ValueError(
+                "`bounds` should be (lower, upper), None for neither, for each of "
+                f"{', '.join(names)}; got {bounds}."
+            )
         limits = [
             tuple(
                 free if v is None else v

@@ -197,7 +197,7 @@ def separate(
         distance=float(found.local.distance.max(initial=0.0)),
         steps=sum(found.passes),
         message=message,
-        warnings=(*header.warnings, *warnings, *misfit(chi2, dof)),
+        warnings=(*header.warnings, *warnings, *misfit(chi2, dof, estimated)),
         residual_power=keeper.residual_power(partial(plan.block_sum, total=comm.sum)),
         reduced=(sums.rows, int(counts[1])) if isinstance(sums, ReducedData) else None,
         seconds=clock.seconds,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distsep.data.result import FAR
 from distsep.data.source import PairSource
 from distsep.inference.model import Model
 from distsep.inference.passes import Devices, Survey
@@ -19,7 +20,7 @@ from distsep.keep import Kept
 from distsep.model.mixing import MixingMatrix
 from distsep.model.parameters import Parameters, make_parameters
 from distsep.model.terms import LinearTerms
-from distsep.model.units import conversion
+from distsep.model.units import MAP_UNITS, conversion
 from distsep.request import Request, read_request
 
 # From so many degrees of freedom on chi2 is half of them only where the noise is wrong.
@@ -195,27 +196,45 @@ def _at_start(mixing: MixingMatrix, start: Any, regional: Sequence[int]) -> np.n
     return np.delete(np.asarray(mixing(values)), list(regional), axis=-1)
 
 
-def misfit(chi2: float, dof: int) -> list[str]:
-    """Say that a model does not describe the data, whatever its errors are."""
+def misfit(chi2: float, dof: int, estimated: int) -> list[str]:
+    """Say that a model does not describe the data, whatever its errors are.
+
+    Args:
+        chi2: Of all samples.
+        dof: Numbers of data less all that was estimated.
+        estimated: Parameters and global terms.
+    """
+    if dof < 0 or (dof == 0 and estimated):
+        return [
+            f"dof = {dof}: with as many unknowns as numbers of data, or more, the fit "
+            "says nothing of the model, and parameters may be anything."
+        ]
+    if dof == 0 or not np.isfinite(chi2):
+        return []
+    words, z = f"chi2/dof = {chi2 / dof:.4g}", (chi2 - dof) / np.sqrt(2 * dof)
     if dof >= _MANY and chi2 < 0.5 * dof:
         return [
-            f"chi2/dof = {chi2 / dof:.3g}: the noise is smaller than stated, or the "
-            "maps are not in the unit that was given; the errors do not hold."
+            f"{words}: the noise is smaller than stated, or the maps are not in the "
+            "unit that was given; the errors do not hold."
         ]
-    if dof <= 0 or not chi2 > 2 * dof:
-        return []
-    return [
-        f"chi2/dof = {chi2 / dof:.3g}: the model does not describe the data, or the "
-        "noise is larger than stated; the errors do not hold."
-    ]
+    if z > FAR:
+        return [
+            f"{words} (z = {z:+.0f}): the model does not describe the data, or the "
+            "noise is larger than stated; the errors do not hold."
+        ]
+    return []
 
 
 def _amplitude_unit(component: Any, own: str, wanted: str) -> tuple[str, float]:
-    """Unit of the amplitudes of a component, and the factor from its own."""
-    if own == wanted or not own.endswith(("_CMB", "_RJ", "Jy/sr")):
+    """Unit of the amplitudes of a component, and the factor from its own.
+
+    Its own is a millionth of that of the law, see `micro`.
+    """
+    unit, nu = component.amplitude_unit, component.nu0
+    if own == wanted or unit not in MAP_UNITS:
         return own, 1.0
-    if component.nu0 is None:
-        if own.endswith("_CMB") and wanted.endswith("_CMB"):
-            return wanted, float(conversion(own, wanted, np.array([100.0]))[0])
-        return own, 1.0
-    return wanted, float(conversion(own, wanted, np.array([component.nu0]))[0])
+    if nu is None:
+        if not (unit.endswith("_CMB") and wanted.endswith("_CMB")):
+            return own, 1.0
+        nu = 100.0  # the same at any frequency
+    return wanted, 1e-6 * float(conversion(unit, wanted, np.array([nu]))[0])

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from distsep.data.result import Result
+from distsep.data.result import FAR, Result
 
 Truth = Mapping[str, float | None]
-_FAR = 5.0  # a chi2 so many sigma off is remarked upon
 _IN_A_LINE = 6
 
 
@@ -57,7 +56,7 @@ class Goodness:
             f"chi2/dof = {self.chi2 / self.dof:.5f} (chi2 = {self.chi2:.1f}, "
             f"dof = {self.dof}; z = {self.z:+.1f}, {p})"
         )
-        if abs(self.z) > _FAR:
+        if abs(self.z) > FAR:
             words += "\n  " + (
                 "too large: the model is too simple, or the noise larger than stated"
                 if self.z > 0

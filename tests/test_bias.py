@@ -116,3 +116,25 @@ def test_maps_that_lack_what_was_fitted_are_refused(fitted, where):
         result.apply(observation(gaps))
     with pytest.raises(ValueError, match=r"band 120 lacks"):
         result.bias(observation(gaps), s)
+
+
+def test_maps_of_zeros_are_maps_where_they_are_said_to_be_observed(fitted):
+    """A point source: nothing but zeros around it."""
+    result, clean, _ = fitted
+    point = np.zeros_like(clean)
+    point[:, :, 5] = 1.0
+    with pytest.raises(ValueError, match="zero in every map are not observed, unless"):
+        result.apply(observation(point))
+    seen = distsep.Observation(
+        point,
+        distsep.Instrument(NU),
+        stokes="QU",
+        nside=2,
+        noise_variance=np.full((7, 1, 1), DEPTH**2),
+        observed=np.ones(NPIX, bool),
+    )
+    found = result.apply(seen).amplitudes
+    assert (found[..., np.arange(NPIX) != 5] == 0).all()
+    beta = np.array([float(result.parameters[k]) for k in KINDS])
+    expected = 1e-6 * weights(beta).sum(1)  # K_CMB
+    np.testing.assert_allclose(found[:, 0, 5], expected, rtol=1e-9, atol=1e-18)

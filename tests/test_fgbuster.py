@@ -176,3 +176,15 @@ def test_wrong_shapes_are_refused():
         basic_comp_sep(components(), instrument, np.ones((15, 4, 12)))
     with pytest.raises(ValueError, match="`nside` should be one number"):
         basic_comp_sep(components(), instrument, np.ones((15, 2, 12)), nside=[1])
+
+
+def test_variances_and_bounds_of_another_shape_are_refused():
+    instrument = distsep.Instrument(nu=[40.0, 90.0, 150.0, 350.0])
+    laws = [distsep.CMB(), distsep.Dust(150.0, temp=20.0)]
+    d, cov = np.ones((4, 2, 48)), np.ones((4, 48, 2))
+    for wrong in cov, cov[:, 0], np.ones((4, 2, 1)):
+        with pytest.raises(ValueError, match="`cov` should have the shape of `data`"):
+            weighted_comp_sep(laws, instrument, d, wrong)
+    for bounds in [(1, 3), (1, 3)], (1, 3), [(1, 2, 3)]:
+        with pytest.raises(ValueError, match="`bounds` should be .* Dust.beta_d"):
+            weighted_comp_sep(laws, instrument, d, d, bounds=bounds)

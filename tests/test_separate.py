@@ -5,6 +5,7 @@ import weakref
 from functools import cache
 
 import dense
+import healpy
 import numpy as np
 import pytest
 from problems import NU, TRUTH, components
@@ -14,6 +15,7 @@ import distsep.flow
 from distsep.data.healpix import nest_to_ring
 from distsep.data.observation import UNSEEN
 from distsep.inference.passes import Survey
+from distsep.problem import misfit
 
 NSIDE, NPIX, NF = 4, 192, len(NU)
 DEPTH = np.array([30.0, 20.0, 12.0, 8.0, 9.0, 14.0, 40.0]) * 40  # uK arcmin: few pixels
@@ -609,3 +611,44 @@ def test_components_that_become_one_law_are_not_called_converged():
     )
     assert not result.converged
     assert any("A and B cannot be told apart" in words for words in result.warnings)
+
+
+def test_a_map_of_a_parameter_is_in_the_order_of_the_maps():
+    """Whatever the order, and whichever pixels were used."""
+    rng = np.random.default_rng(67)
+    used = rng.random(NPIX) < 0.7
+    result = separate(observe(observed=used), patches={"Dust.beta_d": 1})
+    found = result.parameter_map("Dust.beta_d")
+    assert found.shape == (1, NPIX)
+    assert (np.isfinite(found[0]) == used).all()
+    patch = healpy.ring2nest(NSIDE, np.arange(NPIX)) // NSIDE**2
+    expected = result.parameters["Dust.beta_d"][patch]
+    np.testing.assert_array_equal(found[0, used], expected[used])
+    whole = result.parameter_map("Synchrotron.beta_pl")
+    assert (whole[0, used] == result.parameters["Synchrotron.beta_pl"]).all()
+    with pytest.raises(ValueError, match="expected one of Dust.beta_d"):
+        result.parameter_map("beta_d")
+
+
+@pytest.mark.parametrize("unit", ["uK_RJ", "mK_CMB", "kJy/sr"])
+def test_a_law_in_another_unit_gives_the_same_amplitudes(unit):
+    cmb, dust, synchrotron = components(20.0)
+    other = distsep.Dust(dust.nu0, temp=20.0, units=unit)
+    found = distsep.separate([cmb, other, synchrotron], observe(), solver="newton")
+    expected = separate(observe())
+    assert found.units == expected.units
+    np.testing.assert_allclose(found.amplitudes, expected.amplitudes, rtol=1e-6)
+
+
+def test_what_chi2_says_is_said():
+    """From five standard deviations on; and that it says nothing."""
+    assert misfit(1000.0, 1000, 3) == []
+    assert misfit(3.0, 3, 3) == []
+    (words,) = misfit(1.02e6, 1_000_000, 3)
+    assert "z = +14" in words
+    (words,) = misfit(400.0, 1000, 3)
+    assert "smaller than stated" in words
+    assert misfit(0.0, 0, 0) == []
+    for dof in 0, -1:
+        (words,) = misfit(0.0, dof, 1)
+        assert f"dof = {dof}: with as many unknowns" in words

@@ -50,7 +50,8 @@ class Observation:
         hits_norm: The hits at which the depth holds: a number, `"max"` or `"mean"`
             (over hits > 0); required with `hits`. Where ranks hold a part of the sky
             each, only a number is the same for all.
-        observed: `(pix,)`, True = use. A rank may have no pixel at all.
+        observed: `(pix,)`, True = use; without it a pixel that is zero in every map is
+            not used. A rank may have no pixel at all.
 
     Raises:
         TypeError, ValueError: one message for the first thing that is wrong.
@@ -140,7 +141,8 @@ class Observation:
         if noise_variance is not None:
             # An infinite variance is a band that did not observe.
             missing |= np.isinf(noise_variance)
-        blank = (d == 0).all((0, 1))
+        # Maps of zeros where they are said to be observed are maps.
+        blank = (d == 0).all((0, 1)) & (observed is None)
         use = ~missing.all((0, 1)) & ~blank & mask
         if noise.weight is not None:
             use &= noise.weight > 0

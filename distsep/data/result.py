@@ -12,6 +12,9 @@ import numpy as np
 
 from distsep.data.blocks import Grid
 
+# A chi2 so many standard deviations off is remarked upon.
+FAR = 5.0
+
 
 @dataclass(frozen=True, repr=False)
 class Result:
@@ -44,8 +47,10 @@ class Result:
         component_names: Order of the component axis.
         units: Unit of the amplitudes of each component.
         nu0: Reference frequency [GHz] of each component, if it has one.
-        bands, stokes, nside, coordsys, polcconv, cell_ids: Of the observation.
-        patches: By kind: patch of each pixel of this rank, if there is more than one.
+        bands, stokes, nside, coordsys, polcconv: Of the observation.
+        cell_ids: NEST numbers of the pixels of this rank that were used, ascending.
+        patches: By kind, if there is more than one: patch of each of these pixels, in
+            this order, whatever that of the caller; see `parameter_map`.
         distance: Largest distance from the optimum of any block [sigma].
         seconds: Time of each phase on this rank.
         ranks, devices: How it was cut.
@@ -110,6 +115,40 @@ class Result:
     def replace(self, **changes: Any) -> "Result":
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def parameter_map(self, name: str) -> np.ndarray:
+        """Return a parameter in every pixel, in the order of `amplitudes`.
+
+        Args:
+            name: One of `parameters`, "Dust.beta_d".
+
+        Returns:
+            `(stokes, pix)`, or `(1, pix)` where all Stokes parameters have the same;
+            NaN where no sample was used.
+
+        Raises:
+            ValueError: no such parameter; a result whose maps were streamed.
+
+        Communication: none.
+        """
+        if name not in self.parameters:
+            raise ValueError(
+                f"`parameter_map({name!r})`: expected one of "
+                f"{', '.join(self.parameters) or 'none, for all are fixed'}."
+            )
+        if self.chi2 is None or self.cell_ids is None:
+            raise ValueError(
+                "`parameter_map`: the maps are too large to stay in memory: `read` the "
+                "store that was written."
+            )
+        values = np.atleast_1d(self.parameters[name])
+        ids = self.patches.get(name, np.zeros((1, len(self.cell_ids)), int))
+        own = np.where(ids >= 0, values[np.maximum(ids, 0)], np.nan)
+        if self.caller_index is None:
+            return own
+        out = np.full((len(own), self.chi2.shape[-1]), np.nan)
+        out[:, self.caller_index] = own
+        return out
 
     def apply(self, observation: Any, output: Any = None) -> "Result":
         """Put the fitted weights W = (A^T N^-1 A)^-1 A^T N^-1 on other maps.

@@ -180,7 +180,9 @@ class PairSource:
         one, other = self._first.load(part), self._other.load(part)
         if not np.isin(one.cell_ids, other.cell_ids).all():
             raise ValueError(
-                "`apply(observation)`: the maps lack pixels that were fitted."
+                "`apply(observation)`: the maps lack pixels that were fitted. Pixels "
+                "that are zero in every map are not observed, unless "
+                "`Observation(observed=...)` says that they are."
             )
         place = np.searchsorted(other.cell_ids, one.cell_ids)
         d = np.where(np.isnan(one.d), np.nan, other.d[..., place])
