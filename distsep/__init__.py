@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.metadata.version("distsep")
+    if name == "fgbuster":  # its recipes
+        return importlib.import_module("distsep.fgbuster")
     if name == "__all__" or not name.startswith("_"):
         api = importlib.import_module("distsep.api")
         if name == "__all__":

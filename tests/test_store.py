@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from distsep.data import pages, store
+from distsep.data import pages, store, zarr_group
 from distsep.data.blocks import Grid
 from distsep.data.noise import Noise, noise_from_variance
 from distsep.data.observation import Observation
@@ -307,6 +307,19 @@ def test_a_store_inside_a_store_is_refused(sky):
         with pytest.raises(FileExistsError, match="is inside the distsep store"):
             store.save_result(result(), path)
     assert_same(store.read(sky), observation("weighted"))
+
+
+def test_two_processes_do_not_write_one_store(tmp_path, monkeypatch):
+    """Both had seen that the place was free: the ranks of a run without `comm`."""
+    path = tmp_path / "sky.zarr"
+    monkeypatch.setattr(zarr_group, "require_place", lambda *_, **__: None)
+    with store.ObservationWriter(path, observation()):
+        with pytest.raises(FileExistsError, match=r"another process.*comm=distsep"):
+            store.ObservationWriter(path, observation())
+        assert (path / "maps" / "zarr.json").exists()
+    (tmp_path / "empty.zarr").mkdir()
+    store.save_observation(observation(), tmp_path / "empty.zarr")
+    assert_same(store.read(tmp_path / "empty.zarr"), observation())
 
 
 def test_a_later_format_is_refused(sky):

@@ -5,6 +5,7 @@ file is known, and a missing or truncated one is found before it is read (zarr i
 gives fill values for a missing chunk). What the arrays mean is not known here.
 """
 
+import errno
 import math
 import shutil
 from collections import deque
@@ -69,8 +70,9 @@ class GroupWriter:
 
     Raises:
         FileExistsError: if the path exists and may not be replaced. On all ranks.
+        OSError: if it cannot be made. On all ranks.
 
-    Communication: collective (two broadcasts). `write` is local, `finish` collective.
+    Communication: collective (three broadcasts). `write` is local, `finish` collective.
     """
 
     def __init__(
@@ -91,15 +93,39 @@ class GroupWriter:
         # A good store is there until the new one is whole.
         if self._comm.bcast(bool(head and head.get("complete"))):
             self.path = _beside(self.path, "new")
+        failure = None
         if self._comm.rank == 0:
-            shutil.rmtree(self.path, ignore_errors=True)
-            self._create(kind, arrays, attributes or {})
-        self._comm.barrier()
+            try:
+                self._claim(overwrite)
+                self._create(kind, arrays, attributes or {})
+            except OSError as error:
+                failure = error
+        failure = self._comm.bcast(failure)
+        if failure is not None:
+            raise failure
         with zarr.config.set(_EVERY_CHUNK):
             self._group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
             self._arrays: dict[str, Any] = {n: self._group[n] for n in arrays}
         self._threads = ThreadPoolExecutor(_WRITERS)
         self._waiting: deque[Future[None]] = deque()
+
+    def _claim(self, overwrite: bool) -> None:
+        """Make the directory, which no other process may be making as well."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            shutil.rmtree(self.path, ignore_errors=True)
+        try:
+            if self.path.is_dir():
+                self.path.rmdir()  # an empty one
+            self.path.mkdir()
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            raise FileExistsError(
+                f"{self.path} is being written by another process. The ranks of one "
+                "run write one store if each is given the ranks "
+                "(`comm=distsep.parallel.world()`); else choose another name."
+            ) from None
 
     def __enter__(self) -> Any:
         return self
@@ -201,7 +227,6 @@ class GroupWriter:
 
     def _create(self, kind, arrays, attributes) -> None:
         """Write the metadata: the group and its arrays, without a single chunk."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         marks = {"distsep": {"kind": kind, "format": FORMAT}, "complete": False}
         marks = {**marks, "grid": asdict(self.grid), **plain(attributes)}
         group = zarr.create_group(self.path, attributes=marks)

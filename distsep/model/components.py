@@ -32,8 +32,8 @@ _NOT_ONE = 1e-6  # from 1 at nu0
 class Component:
     """An emission law with named parameters.
 
-    Every name in the formula that is neither `nu`, `nu0` (when given), a documented
-    constant nor fixed is a free parameter.
+    Every name in the formula that is neither `nu`, `nu0` (when given), a constant
+    (`h_over_k` [K/GHz], `T_CMB` [K]) nor fixed is a free parameter.
 
     Args:
         expression: Formula in `nu` [GHz], numbers and names; see `formula.py`.
