@@ -218,30 +218,29 @@ def _value_mistakes(
     npatch = {k: specs[k].total * many.get(k, 1) if k in specs else None for k in kinds}
     given = {a: getattr(request, a) for a in ("start", "bounds", "priors")}
     components, wrong = {c.name for c in free.components}, []
-    for argument, values in given.items():
-        for name in values if isinstance(values, Mapping) else ():
+    # What is no mapping is said by `read_values`.
+    named = {a: v if isinstance(v, Mapping) else {} for a, v in given.items()}
+    for argument, values in named.items():
+        for name in values:
             # The names of global terms that are wrong themselves are not known.
             if terms is not None or str(name).split(".")[0] in components:
                 wrong += name_mistakes(argument, [name], kinds)
-    bounds, priors = given["bounds"], given["priors"]
     wrong += [
         f"`bounds` of {name!r}: a coefficient of a global term is solved for, and not "
         "held: give it a `prior`"
         for name in linear
-        if isinstance(bounds, Mapping) and name in bounds
+        if name in named["bounds"]
     ]
     wrong += [
         f"`priors` of {kind.name!r}, whose term has a `prior` of its own: give one"
         for kind in (terms.kinds if terms else ())
-        if isinstance(priors, Mapping) and kind.prior is not None
-        if kind.name in priors
+        if kind.prior is not None and kind.name in named["priors"]
     ]
     model = {"defaults": free.defaults, "default_bounds": free.bounds}
     wrong += read_values(npatch, **given, **model, linear=linear)[1]
-    known_to = priors if isinstance(priors, Mapping) else {}
     for kind in ("calibration", "angle"):
         # What all bands have in common is absorbed by the amplitudes.
-        known = any(f"{kind}.{band}" in known_to for band in bands[kind])
+        known = any(f"{kind}.{band}" in named["priors"] for band in bands[kind])
         n = len(set(bands[kind]) & set(every_band))
         if n == len(every_band) and not known:
             wrong.append(

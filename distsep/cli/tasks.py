@@ -16,7 +16,6 @@ from distsep.config.run import import_tables, report_directory
 from distsep.data import store
 from distsep.data.fits_scalar import read_mask
 from distsep.data.observation import Observation
-from distsep.data.place import require_place
 from distsep.data.store_header import NOISE_DIMS
 
 _log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ def simulate(
 
     def read() -> Any:
         config = read_sky(path, overrides)
-        require_place(config.output.store, "observation", overwrite=overwrite)
+        store.require_place(config.output.store, "observation", overwrite=overwrite)
         return config
 
     config = session.together(read)
@@ -67,7 +66,7 @@ def run(session: Session, path: Path, overrides: list[str], overwrite: bool) -> 
 
     def read() -> RunConfig:
         config = read_config(path, overrides)
-        require_place(config.output.store, "result", overwrite=overwrite)
+        store.require_place(config.output.store, "result", overwrite=overwrite)
         return config
 
     config = session.together(read)
@@ -136,7 +135,7 @@ def import_maps(
     path = output or Path("sky.zarr")
 
     def work() -> Table:
-        require_place(path, "observation", overwrite=overwrite)
+        store.require_place(path, "observation", overwrite=overwrite)
         try:
             where, what = import_tables({**table, "fits": files}, instrument)
         except ConfigError as error:

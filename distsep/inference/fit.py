@@ -26,8 +26,8 @@ from distsep.model.mistakes import is_number
 
 SOLVERS = ("adam", "lbfgs", "newton")
 _WARM_PASSES = 40
-_WORSE = 1.0  # -ln L by which no refinement may end higher
 _WARM_DISTANCE = 0.03  # sigma
+_WORSE = 1.0  # -ln L by which no refinement may end higher
 # Of the distance left, in each coordinate: 40 steps leave less than 1e-4 of it where
 # the curvature is within 20% of that at the start.
 _ADAM_STEPS = 40

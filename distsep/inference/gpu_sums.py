@@ -137,7 +137,7 @@ class _Lanes:
 
 def _program(x: _Lanes, dA: Any, out: Any) -> None:
     """Sums over the lanes of one program."""
-    s, residual = _whitened(x) if not x.weighted else _weighted(x)
+    s, residual = _weighted(x) if x.weighted else _whitened(x)
     nentry, nterm = len(dA.places), len(x.t)
 
     def row(r: Any, sums: list) -> list:

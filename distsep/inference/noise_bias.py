@@ -38,13 +38,14 @@ class Corrected:
 
 
 def noise_mistakes(noise_true: Any, nfreq: int, nstokes: int) -> list[str]:
-    """Say what is wrong with the true noise: None is none."""
+    """Say what is wrong with the true noise; None: it is the one assumed."""
+    if noise_true is None:
+        return []
     try:
-        ratio = np.asarray(1.0 if noise_true is None else noise_true, float)
+        ratio = np.asarray(noise_true, float)
     except (TypeError, ValueError):
         ratio = np.full((), np.nan)
-    shapes = ((),) if noise_true is None else ((nfreq,), (nfreq, nstokes))
-    good = ratio.shape in shapes and np.isfinite(ratio).all()
+    good = ratio.shape in ((nfreq,), (nfreq, nstokes)) and np.isfinite(ratio).all()
     if good and (ratio >= 0).all() and ratio.any():
         return []
     return [
