@@ -163,6 +163,21 @@ def test_sums_where_some_columns_do_not_move(tile, nslope):
     check_sums(rng, T, tile, ())
 
 
+@needs_kernels
+@pytest.mark.parametrize("moves", [True, False])
+@pytest.mark.parametrize("template", [(), (1, 0, 1)])
+def test_sums_where_the_first_column_is_one(template, moves):
+    """In some pools; it may move all the same, as a power law of index 0 does."""
+    rng = np.random.default_rng(7)
+    T = make_tables(rng, 3, len(template))
+    dA = np.array(T.dA.dense(1))
+    dA[..., 0] *= moves
+    d2A = np.einsum("pkrc,pmrc->pkmrc", dA, dA)
+    A = T.A.at[1:, :, 0].set(1.0)
+    T = T._replace(A=A, dA=not_zero(dA), d2A=not_zero(d2A))
+    check_sums(rng, T, 24, template)
+
+
 def not_zero(derivative):
     """Entries of the columns that are not zero in every pool."""
     x = np.moveaxis(derivative, -2, -1)
