@@ -293,27 +293,37 @@ class Pieces:
         pools = np.concatenate(every)
         self._order = np.argsort(pools, kind="stable")
         pools = pools[self._order]
+        # What is in its place already is not moved.
+        self._live, self._sorted = (
+            len(x) == size and bool((np.diff(x) == 1).all())
+            for x, size in ((self._tiles, pool.size), (self._order, len(pools)))
+        )
         self._starts = np.flatnonzero(np.diff(pools, prepend=-1))
         self._pools = pools[self._starts]
         self.npool, self.number = npool, len(pools)
 
     def table(self, rows: np.ndarray, merge=np.add.reduceat) -> np.ndarray:
         """Fill this rank's rows of the table from `(block, tile, k)` tile sums."""
-        # Starts at +0.0: adding the zeros of other ranks then changes no bit.
-        out = np.zeros((self.number, rows.shape[-1]))
-        if len(self._starts_here):
-            live = rows.reshape(-1, rows.shape[-1]).take(self._tiles, 0)
-            at = slice(self._at, self._at + len(self._starts_here))
-            out[at] += _merged(live, self._starts_here, merge)
-        return out
+        live = rows.reshape(-1, rows.shape[-1])
+        live = live if self._live else live.take(self._tiles, 0)
+        mine = _merged(live, self._starts_here, merge)
+        at = slice(self._at, self._at + len(mine))
+        return _spread(mine, at, self.number)
 
     def pool_sum(self, table: np.ndarray, merge=np.add.reduceat) -> np.ndarray:
         """Add the rows of each pool, in the order of the blocks: `(pool, k)`."""
-        out = np.zeros((self.npool, table.shape[-1]))
-        if self.number:
-            runs = table.take(self._order, 0)
-            out[self._pools] += _merged(runs, self._starts, merge)
-        return out
+        runs = table if self._sorted else table.take(self._order, 0)
+        return _spread(_merged(runs, self._starts, merge), self._pools, self.npool)
+
+
+def _spread(rows: np.ndarray, at, number: int) -> np.ndarray:
+    """Put rows in their places in a table of zeros."""
+    # Starts at +0.0: adding the zeros of other ranks then changes no bit.
+    if len(rows) == number:
+        return rows + 0.0
+    out = np.zeros((number, rows.shape[-1]))
+    out[at] += rows
+    return out
 
 
 def _merged(rows: np.ndarray, starts: np.ndarray, merge: Callable) -> np.ndarray:

@@ -353,6 +353,7 @@ class PoolSums:
 
     def __call__(self, kernel: Callable, tables, merge=np.add.reduceat) -> np.ndarray:
         """One pass. Communication: one allreduce of the table of pieces."""
-        rows = np.concatenate([x for _, x in self._survey.outputs(kernel, tables)])
+        first, *others = [x for _, x in self._survey.outputs(kernel, tables)]
+        rows = np.concatenate([first, *others]) if others else first
         table = self._total(self._pieces.table(rows, merge))
         return self._pieces.pool_sum(table, merge)
