@@ -27,8 +27,8 @@ def _together(cores: int, work: Callable[[int], object]) -> Callable[[], None]:
     return run
 
 
-def bandwidth(cores: int = 1, size: int = SIZE, repeats: int = 5) -> dict[str, float]:
-    """GB/s of reading one array, of reading two, and of the STREAM triad.
+def read_bandwidth(cores: int = 1, size: int = SIZE, repeats: int = 5) -> float:
+    """Return the GB/s at which arrays are read, without writing.
 
     Args:
         cores: Threads, each with arrays of its own.
@@ -36,30 +36,22 @@ def bandwidth(cores: int = 1, size: int = SIZE, repeats: int = 5) -> dict[str, f
         repeats: Of which the fastest counts.
 
     Returns:
-        `read`: the best of a sum of squares, a product of two arrays, a product with
-        a matrix and a maximum, without writing. `triad`: a = b + s c, 24 bytes per
-        number, in pieces that stay in cache, as numpy makes two passes of it.
+        The best of a sum of squares, a product of two arrays, a product with a matrix
+        and a maximum.
     """
-    a, b, c = (np.full((cores, size), x) for x in (0.0, 1.0, 2.0))
-    piece = 2**13
-    scratch = np.empty((cores, piece))
-
-    def triad(k):
-        for i in range(0, size, piece):
-            np.multiply(c[k, i : i + piece], 3.0, out=scratch[k])
-            np.add(b[k, i : i + piece], scratch[k], out=a[k, i : i + piece])
+    b, c = (np.full((cores, size), x) for x in (1.0, 2.0))
+    vector = np.ones(2**12)
 
     def best(work, nbytes):
         return nbytes * cores / timing.measure(_together(cores, work), repeats).low
 
-    vector = np.ones(piece // 2)
     read = [
         best(lambda k: b[k] @ b[k], 8 * size),
         best(lambda k: b[k] @ c[k], 16 * size),
         best(lambda k: b[k].reshape(-1, vector.size) @ vector, 8 * size),
         best(lambda k: b[k].max(), 8 * size),
     ]
-    return {"read": max(read) / 1e9, "triad": best(triad, 24 * size) / 1e9}
+    return max(read) / 1e9
 
 
 def peak() -> float:

@@ -90,7 +90,8 @@ def separate(
         noise_true: Where the noise has another frequency shape than the one assumed:
             its variance over that, `(freq,)` or `(freq, stokes)`. The noise bias of the
             likelihood is then taken off; errors and chi2 stay those of the assumed.
-        observed: True for each NEST pixel of the sphere to use.
+        observed: True for each pixel to use: of maps in memory in their own order, of a
+            stored observation for the NEST pixels of the sphere.
         amplitude_unit: Of the amplitudes at nu0 (a monochromatic reference).
         amplitude_covariance: Components whose amplitude covariance is kept.
         residuals: Keep residual maps of every band.

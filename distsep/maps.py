@@ -17,7 +17,8 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
 
     Args:
         observation: An `Observation`, of this rank's pixels, or a stored one.
-        observed: True for each NEST pixel of the sphere to use, or None.
+        observed: True for each pixel to use, or None: of maps in memory those this rank
+            was given, in their order; of a store the NEST pixels of the sphere.
         comm: Ranks.
 
     Raises:
@@ -32,21 +33,15 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
             f"`distsep.open_observation(path)`, got {type(observation).__name__}."
         )
     if observed is not None:
-        refuse_masked("separate", observed=observed)
-        observed, whole = np.asarray(observed), 12 * observation.nside**2
-        if observed.shape != (whole,) or not np.isin(observed, (0, 1)).all():
-            raise ValueError(
-                f"`separate(observed=...)`: expected {whole} values True (use) or "
-                f"False, for the NEST pixels of nside {observation.nside}; got shape "
-                f"{observed.shape}, {observed.dtype}."
-            )
-        observed = observed.astype(bool)
+        observed = _checked(observed, observation)
     if not isinstance(observation, Observation):
         first, last = observation.grid.rank_chunks(comm.rank, comm.size)
         return StoreSource(observation, first, last, observed)
     _require_one_sky(observation, comm)
     if observed is not None:
-        observation = observation.used(observed[observation.cell_ids.astype(np.int64)])
+        own = observation.caller_index
+        own = observation.cell_ids.astype(np.int64) if own is None else own
+        observation = observation.used(observed[own])
     observation = observation.replace(noise=one_noise(observation, comm))
     npix = comm.allgather(observation.npix)
     if not sum(npix):
@@ -64,6 +59,21 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
                 "store (`distsep.open_observation`)."
             )
     return ArraySource(placed(observation, comm.rank, npix))
+
+
+def _checked(observed: Any, observation: Observation | StoredObservation) -> np.ndarray:
+    """A mask of the caller's pixels, or of the sphere."""
+    refuse_masked("separate", observed=observed)
+    observed, nside = np.asarray(observed), observation.nside
+    of, size = f"the NEST pixels of nside {nside}", 12 * nside**2
+    if isinstance(observation, Observation) and observation.caller_npix is not None:
+        of, size = "the pixels of the maps, in their order", observation.caller_npix
+    if observed.shape != (size,) or not np.isin(observed, (0, 1)).all():
+        raise ValueError(
+            f"`separate(observed=...)`: expected {size} values True (use) or False, "
+            f"for {of}; got shape {observed.shape}, {observed.dtype}."
+        )
+    return observed.astype(bool)
 
 
 def _require_one_sky(observation: Observation, comm: Any) -> None:

@@ -236,6 +236,7 @@ def test_bandpass_derivatives_and_batches():
 def test_calibration_multiplies_rows():
     A = MixingMatrix(sky(), BANDS, calibration=["150", "30"])
     assert A.names[3:] == ("calibration.150", "calibration.30")
+    assert A == MixingMatrix(sky(), BANDS, calibration=[150, 30])
     assert (A.defaults["calibration.30"], A.joint) == (1.0, False)
     beta = {**A.defaults, "calibration.150": 1.1, "calibration.30": 0.9}
     plain = MixingMatrix(sky(), BANDS)

@@ -50,6 +50,14 @@ def test_a_part_of_the_sky_in_any_order():
     assert obs.grid == whole.grid
 
 
+def test_it_is_shown_in_a_line():
+    """Not as the arrays it holds, which a debugger would print for minutes."""
+    ids = np.arange(50)
+    obs = observe(maps[..., ids], cell_ids=ids)
+    said = "Observation(4 bands, QU, 50 pixels of nside 4, uniform noise)"
+    assert repr(obs) == said
+
+
 def test_the_noise_of_a_pixel_comes_from_nside_not_from_the_array():
     for obs in (observe(), observe(maps[..., :7], cell_ids=np.arange(7))):
         expected = AREA / np.array(INS.depth_p) ** 2

@@ -6,14 +6,14 @@ from functools import cache
 
 import dense
 import healpy
+import jax
 import numpy as np
 import pytest
 from problems import NU, TRUTH, components
 
 import distsep
 import distsep.flow
-from distsep.data.healpix import nest_to_ring
-from distsep.data.observation import UNSEEN
+from distsep.data.healpix import UNSEEN, nest_to_ring
 from distsep.inference.passes import Survey
 from distsep.problem import misfit
 
@@ -280,6 +280,42 @@ def test_a_part_of_the_sky_by_mask_or_by_cells_in_any_order():
     np.testing.assert_array_equal(values(by_cell), values(by_mask))
     np.testing.assert_array_equal(by_cell.amplitudes, by_mask.amplitudes[..., cells])
     assert np.isnan(by_mask.amplitudes[..., ~mask]).all()
+
+
+@pytest.mark.parametrize("ordering", ["RING", "NEST"])
+def test_a_mask_is_of_the_maps_in_their_order(ordering):
+    """That of `separate` too: in another order it would fit other pixels."""
+    rng = np.random.default_rng(64)
+    cells = rng.permutation(NPIX)[:150]
+    mask = rng.random(150) < 0.6
+    maps = {"maps": sky()[..., cells], "cell_ids": cells, "ordering": ordering}
+    before = separate(observe(**maps, observed=mask))
+    after = separate(observe(**maps), observed=mask)
+    np.testing.assert_array_equal(values(after), values(before))
+    np.testing.assert_array_equal(after.amplitudes, before.amplitudes)
+    np.testing.assert_array_equal(np.isnan(after.chi2), [~mask] * 2)
+
+
+def test_a_second_separation_compiles_nothing():
+    """Of a new observation, laws and instrument that are equal to those before."""
+    compiled = []
+
+    def listen(event, _seconds, **_):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    def again():
+        separate(observe(2 * sky(), distsep.Instrument(nu=NU, depth_p=DEPTH)))
+
+    again()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        again()
+        assert compiled == []
+        jax.jit(lambda x: x + 3.25)(1.0)
+        assert compiled  # what is listened to is said
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_one_device_or_two_are_the_same_to_the_last_bit():

@@ -86,6 +86,13 @@ def test_round_trip(tmp_path, kind, dtype):
     opened = store.open_observation(tmp_path / "sky.zarr")
     assert opened.npix == NPIX
     assert opened.dtype == dtype
+    assert opened.noise_kind == whole.noise.kind
+    said = (
+        f" bands, QU, {NPIX} pixels of nside {whole.nside}, {opened.noise_kind} noise)"
+    )
+    assert repr(opened).startswith("StoredObservation(")
+    assert repr(opened).endswith(said)
+    assert repr(whole).endswith(said)
     for first, last in [(0, 1), (1, 3), (2, 3)]:
         start, stop = GRID.chunk_range(first)[0], GRID.chunk_range(last - 1)[1]
         assert_same(opened.read(first, last), cut(whole, start, stop))

@@ -11,18 +11,17 @@ import numpy as np
 
 from distsep.data import pages
 from distsep.data.blocks import Grid
-from distsep.data.healpix import UNSEEN, filled, refuse_masked, ring_to_nest
+from distsep.data.given_maps import ascending, checked_maps, in_every_map, taken
+from distsep.data.healpix import refuse_masked, ring_to_nest
 from distsep.data.noise import Noise, described_noise, variance_maps
 from distsep.model.instrument import Instrument
 from distsep.model.mistakes import is_number
 from distsep.model.units import COMPTON_UNIT, MAP_UNITS, check_unit
 
-LARGEST = 1e20
-"""No sky is as bright, in any unit: such a number was UNSEEN, times something."""
 STOKES = ("I", "QU", "IQU")
 
 
-@dataclass(frozen=True, init=False, eq=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Observation:
     """Frequency maps of the observed pixels of one rank.
 
@@ -118,7 +117,7 @@ class Observation:
         )
         nside = _checked_nside(nside)
         resolution = _checked_resolution(resolution)
-        d, missing = _checked_maps(maps, len(instrument.nu), stokes)
+        d, missing = checked_maps(maps, len(instrument.nu), stokes)
         npix = d.shape[-1]
         nest = _nest_ids(cell_ids, nside, ordering, npix)
         factor = _to_uK(instrument, unit)
@@ -142,14 +141,13 @@ class Observation:
             # An infinite variance is a band that did not observe.
             missing |= np.isinf(noise_variance)
         # Maps of zeros where they are said to be observed are maps.
-        blank = (d == 0).all((0, 1)) & (observed is None)
-        use = ~missing.all((0, 1)) & ~blank & mask
+        blank = in_every_map(lambda one: one == 0, d) & (observed is None)
+        use = ~in_every_map(lambda lost: lost, missing) & ~blank & mask
         if noise.weight is not None:
             use &= noise.weight > 0
         index = np.flatnonzero(use)
-        index = index[np.argsort(nest[index], kind="stable")]
-        scale = factor.astype(d.dtype)[:, None, None]
-        d = _taken(d, missing, index, scale)
+        index = index[ascending(nest[index], 12 * nside**2)]
+        d = taken(d, missing, index, factor)
         if polcconv == "IAU" and "U" in stokes:
             d[:, stokes.index("U")] *= -1
         noise = noise.select(index)
@@ -197,6 +195,12 @@ class Observation:
         self._fill(**fields)
         return self
 
+    def __repr__(self) -> str:
+        return (
+            f"Observation({len(self.instrument.bands)} bands, {self.stokes}, "
+            f"{self.npix} pixels of nside {self.nside}, {self.noise.kind} noise)"
+        )
+
     @property
     def npix(self) -> int:
         """Number of local pixels."""
@@ -234,15 +238,6 @@ class Observation:
         )
 
 
-def _taken(d, missing, index, scale) -> np.ndarray:
-    """Maps at some pixels, scaled, NaN where missing: on pages that JAX takes over."""
-    out = pages.empty((*d.shape[:-1], len(index)), d.dtype)
-    for f, k in np.ndindex(*d.shape[:-1]):
-        np.multiply(d[f, k, index], scale[f, 0, 0], out=out[f, k])
-        out[f, k, missing[f, k, index]] = np.nan
-    return out
-
-
 def _check_words(**given: tuple[str, tuple[str, ...]]) -> None:
     for name, (word, known) in given.items():
         if word not in known:
@@ -272,35 +267,6 @@ def _checked_resolution(resolution) -> float | None:
             f"share, a positive number, or None, got {resolution!r}."
         )
     return float(resolution)
-
-
-def _checked_maps(maps, nfreq: int, stokes: str) -> tuple[np.ndarray, np.ndarray]:
-    """Maps as float64 or float32, of the right shape; and where they are missing."""
-    d = np.asarray(filled(maps, np.nan))
-    if d.dtype.kind not in "iuf":
-        raise TypeError(f"`Observation(maps=...)` must be real numbers, got {d.dtype}.")
-    if d.dtype not in (np.float32, np.float64):
-        d = d.astype(np.float64)
-    if d.ndim != 3 or d.shape[:2] != (nfreq, len(stokes)):
-        raise ValueError(
-            "`Observation(maps=...)` must have shape (freq, stokes, pix) = "
-            f"({nfreq}, {len(stokes)}, pix) for {nfreq} bands and stokes={stokes!r}, "
-            f"got {d.shape}."
-        )
-    if np.isinf(d).any():
-        raise ValueError(
-            "`Observation(maps=...)` holds infinite values. Mark samples that were "
-            "not observed as NaN or UNSEEN."
-        )
-    missing = np.isnan(d) | (np.abs(d / UNSEEN - 1) < 1e-5)
-    huge = (np.abs(d) > LARGEST) & ~missing
-    if huge.any():
-        raise ValueError(
-            f"`Observation(maps=...)` holds {int(huge.sum())} values such as "
-            f"{d[huge][0]:g}, brighter than any sky: is it UNSEEN, scaled? Mark "
-            "samples that were not observed as NaN, or as UNSEEN itself."
-        )
-    return d, missing
 
 
 def _checked_mask(observed, npix: int) -> np.ndarray | bool:

@@ -162,6 +162,10 @@ class Result:
             observation: The maps; their own noise is not looked at.
             output: Store to write, as for `separate`.
 
+        Returns:
+            This result with the amplitudes of those maps, pixels in the order they have
+            here, whatever that of the maps.
+
         Raises:
             ValueError: if the result was read from a store, or other pixels.
 

@@ -40,6 +40,13 @@ class StoredObservation:
             raise ValueError(damaged(self._reader.path, what)) from None
         self._check()
 
+    def __repr__(self) -> str:
+        return (
+            f"StoredObservation({str(self.path)!r}: {len(self.bands)} bands, "
+            f"{self.stokes}, {self.grid.npix} pixels of nside {self.nside}, "
+            f"{self.noise_kind} noise)"
+        )
+
     def _read_header(self) -> None:
         head = self._reader.attributes
         self.path, self.grid = self._reader.path, self._reader.grid

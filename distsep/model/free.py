@@ -122,7 +122,7 @@ def band_names(bands: Any) -> tuple[str, ...]:
         return ()
     if isinstance(bands, str) or not isinstance(bands, Iterable):
         return (str(bands),)
-    return tuple(bands)
+    return tuple(map(str, bands))
 
 
 def _kind_mistakes(components: Any) -> list[str]:

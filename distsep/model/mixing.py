@@ -7,7 +7,7 @@ rotation of Q and U.
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -74,9 +74,9 @@ class MixingMatrix:
         stokes: str = "QU",
         fixed: Any = None,
         shared: Any = None,
-        calibration: Sequence[str] | None = None,
-        band_shift: Sequence[str] | None = None,
-        angle: Sequence[str] | None = None,
+        calibration: Sequence[str | int] | None = None,
+        band_shift: Sequence[str | int] | None = None,
+        angle: Sequence[str | int] | None = None,
         unit: str = "K_CMB",
     ) -> None:
         self.instrument = Instrument.of(instrument)
@@ -110,9 +110,6 @@ class MixingMatrix:
         )
         if mistakes:
             raise InputError("MixingMatrix(...)", *mistakes)
-        self._value = jax.jit(self.value)
-        self._first = jax.jit(lambda values: self.evaluate(values)[1].dense(1))
-        self._second = jax.jit(lambda values: self.evaluate(values)[2].dense(2))
 
     @cached_property
     def _content(self) -> tuple[Any, ...]:
@@ -259,16 +256,16 @@ class MixingMatrix:
 
     def __call__(self, beta: BetaLike) -> Array:
         """A(beta): (freq, comp), or (npatch, freq, comp)."""
-        return self._batched(self._value, beta)
+        return self._batched(_value, beta)
 
     def derivative(self, beta: BetaLike) -> dict[str, Array]:
         """dA/d beta by name, each in the shape of A(beta)."""
-        dA = self._batched(self._first, beta)
+        dA = self._batched(_first, beta)
         return {name: dA[..., k, :, :] for k, name in enumerate(self.names)}
 
     def second_derivative(self, beta: BetaLike) -> dict[tuple[str, str], Array]:
         """Second derivatives by pairs of names, each in the shape of A(beta)."""
-        d2A = self._batched(self._second, beta)
+        d2A = self._batched(_second, beta)
         return {
             (a, b): d2A[..., k, m, :, :]
             for k, a in enumerate(self.names)
@@ -278,5 +275,21 @@ class MixingMatrix:
     def _batched(self, function: Any, beta: BetaLike) -> Array:
         values = self.values(beta)
         if values.ndim == 2:
-            return function(values)
-        return function(values[None])[0]
+            return function(self, values)
+        return function(self, values[None])[0]
+
+
+# Compiled once for all matrices that are equal.
+@partial(jax.jit, static_argnums=0)
+def _value(mixing: MixingMatrix, values: Array) -> Array:
+    return mixing.value(values)
+
+
+@partial(jax.jit, static_argnums=0)
+def _first(mixing: MixingMatrix, values: Array) -> Array:
+    return mixing.evaluate(values)[1].dense(1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _second(mixing: MixingMatrix, values: Array) -> Array:
+    return mixing.evaluate(values)[2].dense(2)

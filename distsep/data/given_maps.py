@@ -1,0 +1,110 @@
+"""Maps as a caller gives them: checked, and put into the order used inside.
+
+One map after the other: temporaries of all at once would take their memory twice.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distsep.data import pages
+from distsep.data.healpix import UNSEEN, filled
+
+LARGEST = 1e20
+"""No sky is as bright, in any unit: such a number was UNSEEN, times something."""
+
+
+def checked_maps(maps: Any, nfreq: int, stokes: str) -> tuple[np.ndarray, np.ndarray]:
+    """Maps as float64 or float32 of the right shape, and where they are missing.
+
+    Args:
+        maps: `(freq, stokes, pix)`; NaN, UNSEEN or masked: not observed.
+        nfreq: Number of bands.
+        stokes: Stokes parameters.
+
+    Raises:
+        TypeError, ValueError: no real numbers, another shape, infinite or absurd
+            values.
+    """
+    d = np.asarray(filled(maps, np.nan))
+    if d.dtype.kind not in "iuf":
+        raise TypeError(f"`Observation(maps=...)` must be real numbers, got {d.dtype}.")
+    if d.dtype not in (np.float32, np.float64):
+        d = d.astype(np.float64)
+    if d.ndim != 3 or d.shape[:2] != (nfreq, len(stokes)):
+        raise ValueError(
+            "`Observation(maps=...)` must have shape (freq, stokes, pix) = "
+            f"({nfreq}, {len(stokes)}, pix) for {nfreq} bands and stokes={stokes!r}, "
+            f"got {d.shape}."
+        )
+    missing, huge = np.zeros(d.shape, bool), []
+    for k in np.ndindex(*d.shape[:2]):
+        one = d[k]
+        # Neither comparison holds for NaN, nor for UNSEEN.
+        if not one.size or (-LARGEST <= one.min() and one.max() <= LARGEST):
+            continue
+        missing[k] = ~(np.abs(one) <= LARGEST)
+        odd = one[missing[k]]
+        odd = odd[~np.isnan(odd)]
+        if np.isinf(odd).any():
+            raise ValueError(
+                "`Observation(maps=...)` holds infinite values. Mark samples that were "
+                "not observed as NaN or UNSEEN."
+            )
+        huge += odd[np.abs(odd / UNSEEN - 1) > 1e-5].tolist()
+    if huge:
+        raise ValueError(
+            f"`Observation(maps=...)` holds {len(huge)} values such as {huge[0]:g}, "
+            "brighter than any sky: is it UNSEEN, scaled? Mark samples that were not "
+            "observed as NaN, or as UNSEEN itself."
+        )
+    return d, missing
+
+
+def in_every_map(holds: Callable[[Any], Any], d: np.ndarray) -> np.ndarray:
+    """True for each pixel where something holds of all maps.
+
+    Args:
+        holds: Of one map, (pix,).
+        d: Maps, (freq, stokes, pix).
+    """
+    found = np.ones(d.shape[-1], bool)
+    for k in np.ndindex(*d.shape[:2]):
+        if not found.any():
+            break
+        found &= holds(d[k])
+    return found
+
+
+def ascending(numbers: np.ndarray, end: int) -> np.ndarray:
+    """Where the smallest of some distinct numbers in [0, end) is, then the next, ...
+
+    Those of most of a sphere are not sorted: each is put in its place.
+    """
+    if 8 * len(numbers) < end:
+        return np.argsort(numbers, kind="stable")
+    place = np.full(end, -1)
+    place[numbers] = np.arange(len(numbers))
+    return place[place >= 0]
+
+
+def taken(
+    d: np.ndarray, missing: np.ndarray, index: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """Maps at some pixels, scaled, NaN where missing: on pages that JAX takes over.
+
+    Args:
+        d: Maps, (freq, stokes, pix).
+        missing: Likewise.
+        index: Pixels.
+        scale: Factor of each band, (freq,).
+    """
+    out = pages.empty((*d.shape[:-1], len(index)), d.dtype)
+    for k in np.ndindex(*d.shape[:-1]):
+        np.take(d[k], index, out=out[k], mode="clip")
+        if scale[k[0]] != 1:
+            out[k] *= d.dtype.type(scale[k[0]])
+        if missing[k].any():
+            out[k][missing[k][index]] = np.nan
+    return out
