@@ -5,12 +5,13 @@ thousands of patches are sparse. Host arrays and scipy's SuperLU only; every ran
 computes the same from the same summed numbers.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu, spsolve_triangular
+from scipy.sparse.linalg import splu
 
 _LARGEST_PROBED = 64
 # With a unit diagonal a smaller pivot is rounding, not information.
@@ -82,7 +83,6 @@ class Factor:
         symmetric = (self._lu.perm_r == self._lu.perm_c).all()
         self.bad[self._order] = ~(pivots.real > _NO_PIVOT) | (not symmetric)
         self._pivots = pivots
-        self._lower = None
 
     def solve(self, b: np.ndarray) -> np.ndarray:
         """Return H^-1 b, for a vector or the columns of a matrix."""
@@ -91,28 +91,20 @@ class Factor:
 
     def unwhiten(self, z: np.ndarray) -> np.ndarray:
         """Return x = W z with x^T H x = z^T z; W couples only what H does."""
-        if self._lower is None:
-            self._lower = self._lu.L.tocsr()
-            self._upper = self._lower.T.tocsr()
-        y = spsolve_triangular(
-            self._upper,
-            z[self._order] / self._root,
-            lower=False,
-            unit_diagonal=True,
-        )
+        y = self._triangle.solve(z[self._order] / self._root, trans="T")
         return self.scale * y[self._lu.perm_c]
 
     def whiten_gradient(self, g: np.ndarray) -> np.ndarray:
         """Return the gradient in whitened coordinates, W^T g with x = W z."""
-        if self._lower is None:
-            self._lower = self._lu.L.tocsr()
-            self._upper = self._lower.T.tocsr()
-        y = spsolve_triangular(
-            self._lower, (self.scale * g)[self._order], lower=True, unit_diagonal=True
-        )
+        y = self._triangle.solve((self.scale * g)[self._order])
         return (y / self._root)[self._lu.perm_c]
 
-    @property
+    @cached_property
+    def _triangle(self) -> Any:
+        """L as a factor of its own: `spsolve_triangular` makes one at each call."""
+        return _lu(self._lu.L.tocsc(), "NATURAL")
+
+    @cached_property
     def _root(self) -> np.ndarray:
         """Of the pivots; no step goes where there is none."""
         good = self._pivots > _NO_PIVOT
@@ -158,10 +150,10 @@ class Factor:
         return self.scale**2 * diagonal[self._lu.perm_c]
 
 
-def _lu(matrix):
+def _lu(matrix, order="MMD_AT_PLUS_A"):
     return splu(
         matrix,
-        permc_spec="MMD_AT_PLUS_A",
+        permc_spec=order,
         diag_pivot_thresh=0.0,
         options={"SymmetricMode": True},
     )
