@@ -62,7 +62,7 @@ class Model:
             names = [f"{c} {k}" for c in names for k in stokes]
         self.column_names = [n for i, n in enumerate(names) if i not in self._regional]
         self.white = (
-            None if white is None else jnp.asarray(white)[np.asarray(noise_class)]
+            None if white is None else jnp.asarray(white[np.asarray(noise_class)])
         )
 
     def tables(self, x, second: bool = False) -> Tables:

@@ -6,10 +6,10 @@ The only door to threadpoolctl.
 import os
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import ParamSpec, TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,7 +66,13 @@ def one_blas_thread(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with threadpool_limits(1, user_api="blas"):
+        with _libraries().limit(limits=1, user_api="blas"):
             return function(*args, **kwargs)
 
     return limited
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Those that numpy and scipy brought: to look for them takes 2 ms."""
+    return ThreadpoolController()
