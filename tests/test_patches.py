@@ -71,7 +71,7 @@ SPECS = {
     "unknown key": ({"nside": 3, "seed": 2}, "one of the keys.*got nside, seed"),
     "stokes with": ({"seed": 2, "stokes": ["QU"]}, "one of the keys.*got seed, stokes"),
     "no key": ({}, "one of the keys.*got none"),
-    "file": ({"map": "x.fits"}, "an array of integers.*a file is read first"),
+    "file": ({"map": "x.fits"}, "an array of integers.*Read a file first"),
     "ordering": (
         {"map": ids_of_pixels, "ordering": "UP"},
         '`ordering` to be "RING" or "NEST", got .UP',

@@ -49,8 +49,9 @@ def read_patches(spec: Any, where: str, header: Any) -> Spec:
     """Read what the user wrote about the patches of a parameter.
 
     Args:
-        spec: None or 0: one value; an nside; an integer map on the caller's pixels or
-            the whole sphere (RING); or one of the mappings `{"nside": n}`,
+        spec: None or 0: one value; an nside, whose cells are numbered in NEST, those
+            without data too; an integer map on the caller's pixels or the whole
+            sphere (RING); or one of the mappings `{"nside": n}`,
             `{"kmeans": n, "seed": 0}`, `{"map": ids, "ordering": "RING"}`,
             `{"stokes": ["I", "QU"]}`, alone or together with one of the others:
             values of its own for each group of letters, those of the first group first.

@@ -48,7 +48,7 @@ def checked_ids(
     if ids.dtype.kind not in "iuf" or ids.ndim == 0:
         raise ValueError(
             f"{name} expected an array of integers, -1 = not used, got {ids.dtype}, "
-            f"shape {ids.shape}: a file is read first."
+            f"shape {ids.shape}. Read a file first: `healpy.read_map(file, dtype=int)`."
         )
     if ids.dtype.kind == "f":
         ids = np.where(
