@@ -99,7 +99,8 @@ class Derivatives:
 
     def _name(self, product: Any) -> sympy.Symbol:
         if product not in self._names:
-            name = sympy.Symbol(f"f_{len(self._names)}", real=True)
+            sign = {"positive": True} if isinstance(product, sympy.exp) else {}
+            name = sympy.Symbol(f"f_{len(self._names)}", real=True, **sign)
             self._names[product], self._products[name] = name, product
         return self._names[product]
 
