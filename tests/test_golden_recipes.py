@@ -7,7 +7,7 @@ import pytest
 from conftest import shared_file
 
 import distsep
-from distsep.data.healpix import nest_to_ring, ring_to_nest
+from distsep.data.healpix import UNSEEN, nest_to_ring, ring_to_nest
 
 START = {"Dust.beta_d": 1.6, "Synchrotron.beta_pl": -2.9}
 BETA = tuple(START)
@@ -24,7 +24,7 @@ def observe(file, stokes, masked, weighted):
     maps = file["in__data_inh" if weighted else "in__data_hom"][:, letters].copy()
     variance = file["in__cov"][:, letters].copy() if weighted else None
     if masked:
-        maps[..., file["in__mask_bad"]] = distsep.data.observation.UNSEEN
+        maps[..., file["in__mask_bad"]] = UNSEEN
     return distsep.Observation(
         maps,
         distsep.instrument("LiteBIRD"),
