@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from distsep.agreement import differences, in_words
-from distsep.data.healpix import refuse_masked
+from distsep.data.given_maps import checked_mask
 from distsep.data.observation import Observation
 from distsep.data.observation_store import one_noise
 from distsep.data.source import ArraySource, StoreSource, placed
@@ -33,7 +33,7 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
             f"`distsep.open_observation(path)`, got {type(observation).__name__}."
         )
     if observed is not None:
-        observed = _checked(observed, observation)
+        observed = _mask(observed, observation)
     if not isinstance(observation, Observation):
         first, last = observation.grid.rank_chunks(comm.rank, comm.size)
         return StoreSource(observation, first, last, observed)
@@ -61,19 +61,13 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
     return ArraySource(placed(observation, comm.rank, npix))
 
 
-def _checked(observed: Any, observation: Observation | StoredObservation) -> np.ndarray:
+def _mask(observed: Any, observation: Observation | StoredObservation) -> np.ndarray:
     """A mask of the caller's pixels, or of the sphere."""
-    refuse_masked("separate", observed=observed)
-    observed, nside = np.asarray(observed), observation.nside
-    of, size = f"the NEST pixels of nside {nside}", 12 * nside**2
     if isinstance(observation, Observation) and observation.caller_npix is not None:
-        of, size = "the pixels of the maps, in their order", observation.caller_npix
-    if observed.shape != (size,) or not np.isin(observed, (0, 1)).all():
-        raise ValueError(
-            f"`separate(observed=...)`: expected {size} values True (use) or False, "
-            f"for {of}; got shape {observed.shape}, {observed.dtype}."
-        )
-    return observed.astype(bool)
+        return checked_mask("separate", observed, observation.caller_npix)
+    nside = observation.nside
+    of = f"the NEST pixels of nside {nside}"
+    return checked_mask("separate", observed, 12 * nside**2, of)
 
 
 def _require_one_sky(observation: Observation, comm: Any) -> None:

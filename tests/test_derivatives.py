@@ -49,12 +49,16 @@ def exact(formula, expression, values):
         return np.array([float(function(mpmath.mpf(x), *numbers)) for x in NU_GHZ])
 
 
+def numbers_of(formula, values):
+    """Arguments of a compiled formula, after the frequencies."""
+    named = [float(values[n]) for n in formula.names]
+    return named + [v for _, v in formula.constants]
+
+
 def check(formula, values, free):
     """Value, first and second derivatives, each on the scale of its terms."""
     compiled = compile_formula(formula, free)
-    numbers = [np.float64(values[n]) for n in formula.names]
-    numbers += [np.float64(v) for _, v in formula.constants]
-    found = compiled.function(NU_GHZ, *numbers)
+    found = compiled.function(NU_GHZ, *map(np.float64, numbers_of(formula, values)))
     plain = formula.expression
     expressions = [plain, *(plain.diff(symbol(n)) for n in compiled.first)]
     expressions += [plain.diff(symbol(a), symbol(b)) for a, b in compiled.second]
@@ -88,8 +92,7 @@ def test_derivatives_of_formulas(name):
 def test_derivatives_do_not_overflow_where_the_law_does_not():
     formula = parse("1 / (exp(nu*h_over_k/t) - 1)")
     compiled = compile_formula(formula, ("t",))
-    constants = [v for _, v in formula.constants]
-    found = compiled.function(np.array([1e5]), 3.0, *constants)
+    found = compiled.function(np.array([1e5]), *numbers_of(formula, {"t": 3.0}))
     np.testing.assert_array_equal(np.concatenate(found), 0.0)
 
 
@@ -108,8 +111,7 @@ def law_or_formula(name):
 def test_derivatives_add_no_function_of_every_frequency(name):
     """Only what has no frequency in it, at nu0, may be computed beside the law."""
     formula, values, free = law_or_formula(name)
-    numbers = [float(values[n]) for n in formula.names]
-    numbers += [v for _, v in formula.constants]
+    numbers = numbers_of(formula, values)
 
     def count(order):
         function = compile_formula(formula, free, None, order).function

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distsep.data import pages
-from distsep.data.healpix import UNSEEN, filled
+from distsep.data.healpix import UNSEEN, filled, refuse_masked
 
 LARGEST = 1e20
 """No sky is as bright, in any unit: such a number was UNSEEN, times something."""
@@ -60,6 +60,33 @@ def checked_maps(maps: Any, nfreq: int, stokes: str) -> tuple[np.ndarray, np.nda
             "observed as NaN, or as UNSEEN itself."
         )
     return d, missing
+
+
+def checked_mask(
+    call: str,
+    observed: Any,
+    npix: int,
+    of: str = "the pixels of the maps, in their order",
+) -> np.ndarray:
+    """True for each pixel to use, of what a call was given as `observed`.
+
+    Args:
+        call: Of which it is an argument, for messages.
+        observed: What the caller gave.
+        npix: Number of pixels.
+        of: Which pixels they are, for messages.
+
+    Raises:
+        ValueError: masked values, another shape, or other values than True and False.
+    """
+    refuse_masked(call, observed=observed)
+    observed = np.asarray(observed)
+    if observed.shape != (npix,) or not np.isin(observed, (0, 1)).all():
+        raise ValueError(
+            f"`{call}(observed=...)`: expected {npix} values True (use) or False, for "
+            f"{of}; got shape {observed.shape}, dtype {observed.dtype}."
+        )
+    return observed.astype(bool)
 
 
 def in_every_map(holds: Callable[[Any], Any], d: np.ndarray) -> np.ndarray:

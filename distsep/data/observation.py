@@ -11,7 +11,13 @@ import numpy as np
 
 from distsep.data import pages
 from distsep.data.blocks import Grid
-from distsep.data.given_maps import ascending, checked_maps, in_every_map, taken
+from distsep.data.given_maps import (
+    ascending,
+    checked_maps,
+    checked_mask,
+    in_every_map,
+    taken,
+)
 from distsep.data.healpix import refuse_masked, ring_to_nest
 from distsep.data.noise import Noise, described_noise, variance_maps
 from distsep.model.instrument import Instrument
@@ -121,7 +127,7 @@ class Observation:
         npix = d.shape[-1]
         nest = _nest_ids(cell_ids, nside, ordering, npix)
         factor = _to_uK(instrument, unit)
-        mask = _checked_mask(observed, npix)
+        mask = True if observed is None else checked_mask("Observation", observed, npix)
         if noise_variance is not None:
             noise_variance = variance_maps(noise_variance, d.shape)
             if not np.all(mask):  # nothing is asked of the noise there
@@ -267,20 +273,6 @@ def _checked_resolution(resolution) -> float | None:
             f"share, a positive number, or None, got {resolution!r}."
         )
     return float(resolution)
-
-
-def _checked_mask(observed, npix: int) -> np.ndarray | bool:
-    """True for each pixel to use."""
-    if observed is None:
-        return True
-    refuse_masked(observed=observed)
-    observed = np.asarray(observed)
-    if observed.shape != (npix,) or not np.isin(observed, (0, 1)).all():
-        raise ValueError(
-            f"`Observation(observed=...)` must be {npix} values True (use) or False, "
-            f"got shape {observed.shape}, dtype {observed.dtype}."
-        )
-    return observed.astype(bool)
 
 
 def _nest_ids(cell_ids, nside, ordering, npix) -> np.ndarray:
