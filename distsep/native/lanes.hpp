@@ -17,7 +17,6 @@ typedef double Vec __attribute__((vector_size(64)));
 
 constexpr int WIDTH = 8;           // lanes of a vector
 constexpr int CHUNK = 64;          // lanes that are worked on in first-level cache
-constexpr int NVEC = CHUNK / WIDTH;
 
 inline Vec all(double x) { return Vec{x, x, x, x, x, x, x, x}; }
 
