@@ -106,7 +106,7 @@ def main():
     for name, kernel, noise, compare in programs(small):
         p = prepared[noise]
         x = np.concatenate(small[noise].start)
-        tables = p.problem.model.tables(x)
+        tables = p.problem.own.tables(x)
         for dtype in ("float64", "float32"):
             own = cast(tables, dtype)
             for nside in args.nside:

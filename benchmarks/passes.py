@@ -23,7 +23,7 @@ class Passes(NamedTuple):
     Attributes:
         problem: Model and samples.
         survey: The samples.
-        sums: One pass: `(kernel, tables) -> sums over pools`.
+        sums: One pass: `(kernel, x) -> sums over pools`.
         once: The same on samples that are packed on the way, as for a reduction.
         objective: The likelihood, a pass over all samples per call.
     """
@@ -41,7 +41,7 @@ class Passes(NamedTuple):
     def reduce(self) -> ReducedData:
         """One pass: the exact reduction of the data."""
         roots = self.once(block_root, None, merge_roots)
-        return ReducedData(roots, self.problem.model.nrow, (), single)
+        return ReducedData(roots, self.problem.model, (), single)
 
     def reduced(self) -> Objective:
         """The likelihood of the reduced data: no pixels, no communication."""
@@ -82,11 +82,11 @@ def prepare(
     )
     local, pieces = local_devices(devices), problem.plan.pieces
     survey = problem.survey(local, often=True)
-    sums = PoolSums(survey, pieces, comm.sum)
+    sums = PoolSums(survey, problem.own, pieces, comm.sum)
     return Passes(
         problem,
         survey,
         sums,
-        PoolSums(problem.survey(local), pieces, comm.sum),
+        PoolSums(problem.survey(local), problem.own, pieces, comm.sum),
         Objective(problem.model, problem.parameters, sums),
     )

@@ -63,7 +63,7 @@ def distsep_pass(whole, repeats, devices, comm):
     )
     x = np.concatenate(whole.start)
     timed = timing.measure(lambda: p.value_gradient(x), repeats, comm, least=LEAST)
-    tables = p.problem.model.tables(x)
+    tables = p.problem.own.tables(x)
     kernel = timing.measure(
         lambda: list(p.survey.outputs(block_value_gradient, tables)),
         repeats,

@@ -142,21 +142,21 @@ def separate(
         amplitude_covariance=amplitude_covariance,
         mistakes=wrong,
     )
-    plan, model, parameters = problem.plan, problem.model, problem.parameters
+    plan, own, parameters = problem.plan, problem.own, problem.parameters
     kept = problem.kept(amplitude_unit, tuple(amplitude_covariance), residuals)
     reduces = problem.reduces(reduce)
     keeper = Keeper(source, kept, output=output, overwrite=overwrite, comm=comm)
     survey = problem.survey(local, often=not reduces)
     clock("preparing")
 
-    sums = PoolSums(survey, plan.pieces, comm.sum)
+    sums = PoolSums(survey, problem.own, plan.pieces, comm.sum)
     if reduces:
         sums = _reduce(problem, sums, local)
         clock("reduction")
     passes = sums
     if noise_true is not None:
         passes = _unbiased(problem, sums, noise_true, local, comm)
-    objective = Objective(model, parameters, passes)
+    objective = Objective(problem.model, parameters, passes)
     found = fit(
         objective,
         solver=solver,
@@ -172,11 +172,11 @@ def separate(
     comm.require_same("beta", found.x)
     second = SecondPass(
         survey,
-        model.tables(comm.bcast(found.x)),
+        own.tables(comm.bcast(found.x)),
         plan,
         problem.nstokes,
-        pool_covariance(errors, objective.index) if amplitude_covariance else None,
-        model.rows(found.x) if residuals else None,
+        pool_covariance(errors, own.index) if amplitude_covariance else None,
+        own.rows(found.x) if residuals else None,
     )
     keeper.open()
     chi2 = _second_pass(second, keeper, plan, comm)
@@ -251,7 +251,7 @@ def _reduce(problem: Problem, sums: PoolSums, devices: Devices) -> ReducedData:
     """The exact reduction of the samples. Communication: one allreduce of roots."""
     roots = sums(block_root, None, merge_roots)
     template = problem.terms.template
-    return ReducedData(roots, problem.model.nrow, template, devices.single)
+    return ReducedData(roots, problem.model, template, devices.single)
 
 
 def _unbiased(
@@ -261,6 +261,7 @@ def _unbiased(
     noise = noise_samples(
         noise_true,
         problem.plan,
+        problem.model,
         nstokes=problem.nstokes,
         template=problem.terms.template,
         ntemplate=len(problem.terms.keys),
@@ -294,7 +295,8 @@ def _sample(
                 "so the data cannot be reduced, and each step would be a pass over "
                 "all of them. Use `sigma`, or a common noise shape."
             )
-        sums = PoolSums(problem.survey(devices), problem.plan.pieces, comm.sum)
+        survey, pieces = problem.survey(devices), problem.plan.pieces
+        sums = PoolSums(survey, problem.own, pieces, comm.sum)
         reduced = _reduce(problem, sums, devices)
     objective = Objective(problem.model, problem.parameters, reduced)
     objective.gauge = gauge
@@ -324,13 +326,13 @@ def _apply(
     kept = problem.kept(unit, chosen, False)
     keeper = Keeper(source, kept, output=output, overwrite=False, comm=comm)
     survey = problem.survey(devices, source)
-    tables = problem.model.tables(only_weights)
+    own, tables = problem.own, problem.own.tables(only_weights)
     covariance = None
     if spread:
-        covariance = pool_covariance(errors, np.asarray(problem.model.index))
+        covariance = pool_covariance(errors, own.index)
         # The weights know nothing of the global terms.
-        covariance[:, problem.model.nkind :] = 0.0
-        covariance[:, :, problem.model.nkind :] = 0.0
+        covariance[:, own.nkind :] = 0.0
+        covariance[:, :, own.nkind :] = 0.0
     second = SecondPass(
         survey, tables, problem.plan, problem.nstokes, covariance, noise=False
     )

@@ -37,6 +37,7 @@ class Problem(NamedTuple):
         where: By kind its number of patches and their function.
         plan: Pools and layout of the samples.
         model: Tables of the pools.
+        own: Tables of the pools of this rank's samples.
         ncolumn: Amplitudes that are free in every sample.
     """
 
@@ -46,6 +47,7 @@ class Problem(NamedTuple):
     where: dict[str, tuple]
     plan: Plan
     model: Model
+    own: Model
     ncolumn: int
 
     @property
@@ -182,7 +184,8 @@ def set_up(components: Any, source: Any, *, comm: Any, **asked: Any) -> Problem:
             f"for {known} numbers of data: use fewer patches, regions or templates, or "
             "give `priors`."
         )
-    return Problem(mixing, terms, parameters, where, plan, model, ncolumn)
+    own = model.of(plan.own) if len(plan.own) < plan.pools.number else model
+    return Problem(mixing, terms, parameters, where, plan, model, own, ncolumn)
 
 
 def _at_start(mixing: MixingMatrix, start: Any, regional: Sequence[int]) -> np.ndarray:

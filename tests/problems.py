@@ -162,10 +162,12 @@ def make_objective(samples, how, start=None, bounds=None, priors=None):
         default_bounds={},
     )
 
-    def passes(kernel, tables):
-        return np.asarray(program(kernel)(tables, block))
+    model = make_model(samples, how, pools)
 
-    return Objective(make_model(samples, how, pools), parameters, passes)
+    def passes(kernel, x):
+        return np.asarray(program(kernel)(model.tables_for(kernel, x), block))
+
+    return Objective(model, parameters, passes)
 
 
 def amplitudes(samples, how, x, C=None):

@@ -174,12 +174,12 @@ def objective(comm, obs, terms, reduce):
         bands=dict.fromkeys(("calibration", "band_shift", "angle")),
         global_terms=terms,
     )
-    sums = PoolSums(problem.survey(devices), problem.plan.pieces, comm.sum)
+    survey, pieces = problem.survey(devices), problem.plan.pieces
+    sums = PoolSums(survey, problem.own, pieces, comm.sum)
     if reduce:
         roots = sums(block_root, None, merge_roots)
-        sums = ReducedData(
-            roots, problem.model.nrow, problem.terms.template, devices.single
-        )
+        template = problem.terms.template
+        sums = ReducedData(roots, problem.model, template, devices.single)
     return Objective(problem.model, problem.parameters, sums)
 
 

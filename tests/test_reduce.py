@@ -64,10 +64,10 @@ def prepare(laws, observation, patches):
     )
     devices, pieces = local_devices(1), problem.plan.pieces
     total = serial().sum
-    full = PoolSums(problem.survey(devices, often=True), pieces, total)
-    once = PoolSums(problem.survey(devices), pieces, total)
+    full = PoolSums(problem.survey(devices, often=True), problem.own, pieces, total)
+    once = PoolSums(problem.survey(devices), problem.own, pieces, total)
     roots = once(block_root, None, merge_roots)
-    small = ReducedData(roots, problem.model.nrow, (), single)
+    small = ReducedData(roots, problem.model, (), single)
     return [Objective(problem.model, problem.parameters, p) for p in (full, small)]
 
 

@@ -1,9 +1,13 @@
 """The tables of the pools at given parameters: A, its derivatives, the global terms.
 
 Computed in a jit of its own on one device, so that the sharded pass takes them as
-inputs and keeps its bits whatever the number of devices.
+inputs and keeps its bits whatever the number of devices. Many pools are worked on in
+batches: a rank may then have the tables of its own pools alone, with the bits that they
+have among all.
 """
 
+import copy
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -11,8 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distsep.inference.likelihood import Tables
+from distsep.inference.likelihood import Tables, block_curvature
 from distsep.model.mixing import MixingMatrix
+
+# Pools of a batch: on a processor what they need stays in cache.
+_BATCH = {"cpu": 64}
+_BATCH_ELSEWHERE = 4096
+
+
+def _batch() -> int:
+    return _BATCH.get(jax.default_backend(), _BATCH_ELSEWHERE)
+
+
+def in_batches(npool: int) -> bool:
+    """Whether the tables of so many pools, of all ranks, are made in batches."""
+    return npool > 2 * _batch()
 
 
 class Shape(NamedTuple):
@@ -54,6 +71,7 @@ class Model:
         self._mixing, self._band_rows = mixing, tuple(band_rows)
         self._regional = tuple(regional)
         self.index = jnp.asarray(index)
+        self._in_batches = in_batches(len(index))
         self.nkind = len(mixing.names)
         nu, stokes = mixing.instrument.nu, mixing.stokes
         self.nrow = len(nu) * (len(stokes) if mixing.joint else 1)
@@ -65,16 +83,38 @@ class Model:
             None if white is None else jnp.asarray(white[np.asarray(noise_class)])
         )
 
+    def of(self, pools: np.ndarray) -> "Model":
+        """Return the model of some of the pools, `(pool,)` numbers.
+
+        Raises:
+            ValueError: the tables are not made in batches, and would have other bits.
+        """
+        if not self._in_batches:
+            raise ValueError("`Model.of(pools)`: these pools are too few to be parted.")
+        some = copy.copy(self)
+        some.index = self.index[pools]
+        some.white = None if self.white is None else self.white[pools]
+        return some
+
     def tables(self, x, second: bool = False) -> Tables:
         """Tables at the parameters x; with second derivatives if asked for.
 
         Communication: none.
         """
-        return tables(self.shape(second), x, self.index, self.white)
+        return self._tables(self.shape(second), x, self.white)
+
+    def tables_for(self, kernel: Callable, x) -> Tables:
+        """What a kernel needs at the parameters x. Communication: none."""
+        return self.tables(x, second=kernel is block_curvature)
+
+    def _tables(self, shape: Shape, x, white) -> Tables:
+        if self._in_batches:
+            return _tables_in_batches(shape, _batch(), x, self.index, white)
+        return tables(shape, x, self.index, white)
 
     def rows(self, x) -> tuple[np.ndarray, np.ndarray]:
         """A `(pool, row, comp)` and F alpha `(pool, row, term)`, not whitened."""
-        T = tables(self.shape(False), x, self.index, None)
+        T = self._tables(self.shape(False), x, None)
         return np.asarray(T.A), np.asarray(
             jnp.swapaxes(T.phi * T.alpha[..., None], 1, 2)
         )
@@ -120,6 +160,22 @@ def tables(shape: Shape, x, index, white) -> Tables:
         phi=jnp.swapaxes(jnp.concatenate([bands, regional], axis=2), 1, 2),
         alpha=x[index[:, nkind:]],
     )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _tables_in_batches(shape: Shape, batch: int, x, index, white) -> Tables:
+    """`tables`, some pools at a time: those of a pool do not depend on the others."""
+    npool = len(index)
+    # A loop of one step is compiled differently and does not keep its bits.
+    count = max(2, -(-npool // batch))
+
+    def cut(table):
+        fill = [(0, count * batch - npool), *[(0, 0)] * (table.ndim - 1)]
+        return jnp.pad(table, fill, mode="edge").reshape(count, batch, *table.shape[1:])
+
+    cuts = jax.tree.map(cut, (index, white))
+    found = jax.lax.map(lambda some: tables(shape, x, *some), cuts)
+    return jax.tree.map(lambda t: t.reshape(count * batch, *t.shape[2:])[:npool], found)
 
 
 @jax.jit

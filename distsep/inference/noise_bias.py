@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from distsep.inference.model import Model
 from distsep.inference.reduce import ReducedData
 
 
@@ -21,7 +22,7 @@ class Corrected:
     Fisher's matrix is left as it is: it stands for the variance of the score.
 
     Args:
-        sums: `(kernel, tables) -> (pool, k)` of the data.
+        sums: `(kernel, x) -> (pool, k)` of the data.
         noise: The same of the noise.
         number: Parameters of a pool.
     """
@@ -29,12 +30,12 @@ class Corrected:
     def __init__(self, sums: Callable, noise: Callable, number: int):
         self._sums, self._noise, self._number = sums, noise, number
 
-    def __call__(self, kernel: Callable, tables) -> np.ndarray:
+    def __call__(self, kernel: Callable, x) -> np.ndarray:
         """One pass. Communication: that of the data's sums."""
         n = self._number
-        bias = np.array(self._noise(kernel, tables))
+        bias = np.array(self._noise(kernel, x))
         bias[:, 1 + n : 1 + n + n * n] = 0.0
-        return self._sums(kernel, tables) - bias
+        return self._sums(kernel, x) - bias
 
 
 def noise_mistakes(noise_true: Any, nfreq: int, nstokes: int) -> list[str]:
@@ -58,6 +59,7 @@ def noise_mistakes(noise_true: Any, nfreq: int, nstokes: int) -> list[str]:
 def noise_samples(
     noise_true: Any,
     plan: Any,
+    model: Model,
     *,
     nstokes: int,
     template: tuple[int, ...],
@@ -71,6 +73,7 @@ def noise_samples(
         noise_true: Variance of each band over the one assumed, `(freq,)` or `(freq,
             stokes)`, without `noise_mistakes`.
         plan: Pools of the samples; their noise has common shapes.
+        model: Their tables.
         nstokes: Number of Stokes parameters.
         template: For each global term its row of the templates.
         ntemplate: Number of templates.
@@ -110,4 +113,4 @@ def noise_samples(
     rows = np.sqrt(np.clip(values, 0, None))[:, :, None] * vectors.swapaxes(1, 2)
     roots = np.zeros((npool, W.shape[1] + ntemplate, W.shape[1] + ntemplate))
     roots[:, : W.shape[1], : W.shape[1]] = rows
-    return ReducedData(roots.reshape(npool, -1), W.shape[1], template, single)
+    return ReducedData(roots.reshape(npool, -1), model, template, single)

@@ -55,8 +55,8 @@ class Objective:
     Args:
         model: Tables of the pools.
         parameters: The list of parameters.
-        passes: `(kernel, tables) -> (pool, k)`: one pass over all samples of all
-            ranks, summed over each pool.
+        passes: `(kernel, x) -> (pool, k)`: one pass over all samples of all ranks at
+            the parameters x, summed over each pool.
 
     Attributes:
         label: Independent block of each parameter.
@@ -94,13 +94,13 @@ class Objective:
 
     def value_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Value and gradient at x. Communication: one pass."""
-        rows = self.passes(block_value_gradient, self.model.tables(x))
+        rows = self.passes(block_value_gradient, x)
         value, gradient = self._prior(x)
         return value.sum() + rows[:, 0].sum(), gradient + self._scatter(rows[:, 1:])
 
     def point(self, x: np.ndarray) -> Point:
         """Everything at x. Communication: one pass."""
-        rows = self.passes(block_curvature, self.model.tables(x, True))
+        rows = self.passes(block_curvature, x)
         npool, n = self.index.shape
         fisher, hessian = np.split(rows[:, 1 + n :], 2, axis=1)
         return Point(

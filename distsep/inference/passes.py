@@ -19,6 +19,7 @@ from distsep.data.observation import Observation
 from distsep.data.samples import marginalise_missing
 from distsep.data.source import ahead
 from distsep.inference.likelihood import Block, Tables
+from distsep.inference.model import Model
 from distsep.inference.native_sums import few_components, native_kernel
 from distsep.inference.packing import Lanes, RawMaps, chunked, in_chunks, joined, pack
 from distsep.inference.reduce import block_root
@@ -338,21 +339,27 @@ def _native_root(shared, maps, lanes):
 
 
 class PoolSums:
-    """`(kernel, tables) -> (pool, k)`: one pass, summed over blocks and ranks.
+    """`(kernel, x) -> (pool, k)`: one pass, summed over blocks and ranks.
 
     Args:
         survey: The samples of this rank.
+        model: Tables of the pools of this rank.
         pieces: How tiles add up to pools.
         total: Sum of an array over the ranks.
 
     Communication: each call is one allreduce of the table of pieces.
     """
 
-    def __init__(self, survey: Survey, pieces: Pieces, total: Callable):
-        self._survey, self._pieces, self._total = survey, pieces, total
+    def __init__(self, survey: Survey, model: Model, pieces: Pieces, total: Callable):
+        self._survey, self._model = survey, model
+        self._pieces, self._total = pieces, total
 
-    def __call__(self, kernel: Callable, tables, merge=np.add.reduceat) -> np.ndarray:
-        """One pass. Communication: one allreduce of the table of pieces."""
+    def __call__(self, kernel: Callable, x, merge=np.add.reduceat) -> np.ndarray:
+        """One pass, at parameters x, or at none for a kernel that needs no tables.
+
+        Communication: one allreduce of the table of pieces.
+        """
+        tables = None if x is None else self._model.tables_for(kernel, x)
         first, *others = [x for _, x in self._survey.outputs(kernel, tables)]
         rows = np.concatenate([first, *others]) if others else first
         table = self._total(self._pieces.table(rows, merge))

@@ -7,6 +7,7 @@ layout need pixel numbers only. The ranks come in as the function `allgather`.
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from distsep.data.layout import (
 )
 from distsep.data.samples import patterns, rows
 from distsep.data.source import ahead
+from distsep.inference.model import in_batches
 from distsep.inference.packing import Whitening
 from distsep.inference.passes import Part
 
@@ -53,6 +55,8 @@ class Plan:
         classes: Noise classes.
         pools: Pools.
         pieces: The sum over blocks and ranks.
+        own: Pools that this rank needs tables of, ascending: those of its samples, or
+            all where they are few.
         few: Samples of this rank whose bands do not tell their amplitudes.
         count: Bands of all used samples of this rank, and used samples.
 
@@ -144,6 +148,12 @@ class Plan:
             pairs = [tile_pools(part, self._tile, self._ntile) for part in runs]
         pool, empty = (np.concatenate(each) for each in zip(*pairs, strict=True))
         self.pieces = Pieces(pool, empty, self.pools.number, rank, allgather)
+        self.own = np.arange(self.pools.number)
+        if in_batches(self.pools.number):
+            # A rank without any has tables of one: there is no table of nothing.
+            self.own = np.unique(pool[~empty]) if (~empty).any() else self.own[:1]
+        self._number = np.zeros(self.pools.number, np.int32)
+        self._number[self.own] = np.arange(len(self.own))
         nblocks = allgather(len(pool))
         self._all_blocks, self._first_block = sum(nblocks), sum(nblocks[:rank])
 
@@ -200,15 +210,17 @@ class Plan:
         return np.asarray(np.add.reduce(total(table), axis=-1))
 
     def part(self, i: int) -> Part:
-        """Load one part of the maps and lay it out."""
+        """Load one part of the maps and lay it out; its pools are places in `own`."""
         obs = self.source.load(i)
         layout = self._layout(i)
         noise_class = self.pools.noise_class[layout.pool] if self.pools.number else 0
         noise_class = np.broadcast_to(noise_class, layout.pool.shape)
+        if len(self.own) < self.pools.number:
+            layout = replace(layout, pool=self._number[layout.pool])
         return Part(obs, self._templates(obs), layout, noise_class)
 
     def sample_pool(self, part: Part) -> np.ndarray:
-        """Pool of every sample of a part, `(group, pix)`, -1 = not used."""
+        """Place in `own` of the pool of every sample, `(group, pix)`, -1 = not used."""
         npix, layout = part.observation.npix, part.layout
         if layout.index is None:
             return np.zeros((self.ngroup, npix), np.int64)

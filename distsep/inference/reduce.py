@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distsep.inference.likelihood import Block, Tables
+from distsep.inference.model import Model
 from distsep.inference.native_sums import native_kernel
 from distsep.inference.packing import in_chunks, joined
 from distsep.inference.tiles import TOGETHER
@@ -141,18 +142,20 @@ class ReducedData:
     """The roots of all pools, as one block with a tile for each pool.
 
     Replicated on every rank and held by one device, so that a fit needs neither the
-    pixels nor communication. Calling it is one pass: `(kernel, tables) -> (pool, k)`.
+    pixels nor communication. Calling it is one pass: `(kernel, x) -> (pool, k)`.
 
     Args:
         roots: `(pool, n * n)`.
-        nrow: Rows of the data; the others of a root are templates.
+        model: Tables of the pools. It has the rows of the data; the others of a root
+            are templates.
         template: For each global term its row of the templates (static).
         single: Puts arrays on the first local device.
     """
 
     def __init__(
-        self, roots: np.ndarray, nrow: int, template=(), single: Callable = jnp.asarray
+        self, roots: np.ndarray, model: Model, template=(), single=jnp.asarray
     ):
+        self._model, nrow = model, model.nrow
         npool = len(roots)
         n = int(round(roots.shape[1] ** 0.5))
         self.rows, self.template = npool * n, tuple(template)
@@ -165,8 +168,9 @@ class ReducedData:
         block = jax.tree.map(lambda x: x[None], block) if own else joined(block)
         self.block = single(block)
 
-    def __call__(self, kernel: Callable, tables: Tables) -> np.ndarray:
+    def __call__(self, kernel: Callable, x) -> np.ndarray:
         """One pass. Communication: none."""
+        tables = self._model.tables_for(kernel, x)
         return np.asarray(_one_pass(kernel, tables, self.block, self.template))
 
 

@@ -9,6 +9,7 @@ to both.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -150,11 +151,12 @@ def _blocks(matrix, number, place, rows, mine) -> np.ndarray:
     return out
 
 
-def pool_covariance(u: Uncertainty, index: np.ndarray) -> np.ndarray:
+def pool_covariance(u: Uncertainty, index: Any) -> np.ndarray:
     """Covariance of the parameters of each pool, `(pool, n, n)`.
 
     Beyond `LARGEST_MATRIX` parameters their correlations are left out.
     """
+    index = np.asarray(index)
     if u.covariance is not None:
         return u.covariance[index[:, :, None], index[:, None, :]]
     variance = np.nan_to_num(u.sigma[index]) ** 2
