@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import warnings
 from typing import Any
 
 import numpy as np
@@ -368,6 +369,8 @@ def test_xarray_opens_it(sky):
         np.testing.assert_array_equal(ds["maps"].values, whole.d)
         np.testing.assert_array_equal(ds["cell_ids"].values, whole.cell_ids)
         np.testing.assert_array_equal(ds["freq"].values, INSTRUMENT.nu)
+        U = ds["maps"].sel(freq=95, stokes="U")
+        np.testing.assert_array_equal(U.values, whole.d[1, 1])
         assert ds["inverse_noise"].dims == ("freq", "stokes")
         assert (ds.attrs["coordsys"], ds.attrs["polcconv"]) == ("C", "COSMO")
 
@@ -485,6 +488,24 @@ def test_results_come_back(comm, shared_tmp_path):
     whole = dataclasses.replace(result(), ranks=comm.size)
     assert_same_result(store.read(path), whole)
     comm.barrier()
+
+
+def test_xarray_knows_the_axes_of_a_result_by_name(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    wanted, path = result(), tmp_path / "result.zarr"
+    store.save_result(wanted, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ds = xarray.open_zarr(path, consolidated=False)
+    with ds:
+        found = ds["amplitudes"].sel(comp="Dust", stokes="Q").values
+        np.testing.assert_array_equal(found, wanted.amplitudes[1, 0])
+        one = ds["amplitude_covariance"].sel(chosen="CMB", chosen_2="Dust", stokes="U")
+        np.testing.assert_array_equal(
+            one.values, wanted.amplitude_covariance[1, :, 1, 0]
+        )
+        names = {"param": "Dust.beta_d", "param_2": "Synchrotron.beta_pl[2]"}
+        assert float(ds["covariance"].sel(names)) == wanted.covariance[0, 3]
 
 
 def test_results_in_the_callers_order_are_put_in_that_of_the_cells(tmp_path):

@@ -14,6 +14,7 @@ from distsep.data.store_header import (
     NOISE_DIMS,
     Truth,
     cell_ids_array,
+    labels,
     sky_attributes,
 )
 from distsep.data.zarr_group import GroupWriter, PixelArray
@@ -67,6 +68,7 @@ class ObservationWriter:
         if noise.weight is not None:
             arrays["weight"] = PixelArray(("cells",), (), float)
         attributes = {**sky_attributes(header), **_attributes(header)}
+        self._components = () if truth is None else truth.components
         if truth is not None:
             n = len(truth.components)
             dims = ("comp", "stokes", "cells")
@@ -128,7 +130,9 @@ class ObservationWriter:
         """
         header = self._header
         nu = np.asarray(header.instrument.nu, float)
-        small = {"freq": (("freq",), nu, "GHz")}
+        small = {"freq": (("freq",), nu, "GHz"), **labels(stokes=tuple(header.stokes))}
+        if self._components:
+            small |= labels(comp=self._components)
         if not header.noise.kind.endswith("pixel"):
             dims = NOISE_DIMS[header.noise.kind]
             small["inverse_noise"] = (dims, header.noise.shape, PER_UNIT)

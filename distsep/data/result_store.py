@@ -13,7 +13,7 @@ import numpy as np
 from distsep.data.blocks import Grid
 from distsep.data.plain import plain
 from distsep.data.result import Result
-from distsep.data.store_header import cell_ids_array, sky_attributes
+from distsep.data.store_header import cell_ids_array, labels, sky_attributes
 from distsep.data.zarr_group import GroupReader, GroupWriter, PixelArray
 from distsep.parallel import Comm, serial
 
@@ -127,7 +127,11 @@ def summary(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
         "patched": list(result.patches),
         "run": {key: plain(getattr(result, key)) for key in _RUN},
     }
-    small: dict[str, Any] = {}
+    small: dict[str, Any] = labels(
+        comp=result.component_names, stokes=tuple(result.stokes)
+    )
+    if chosen := result.covariance_names:
+        small |= labels(chosen=chosen, chosen_2=chosen)
     for kind, found in result.parameters.items():
         dims = (f"{kind}.patches",) if np.ndim(found) else ()
         for name, ending in _ENDINGS.items():
@@ -141,6 +145,7 @@ def summary(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
         small["residual_power"] = (("freq", "stokes"), power, "uK_CMB^2")
     for name in _MATRICES:
         if getattr(result, name) is not None:
+            small |= labels(param=result.names, param_2=result.names)
             small[name] = (("param", "param_2"), getattr(result, name), "")
     return attributes, small
 

@@ -4,7 +4,7 @@ The attribute `dggs` is that of the zarr DGGS convention; older readers find the
 on the array of pixel numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,12 @@ def cell_ids_array(nside: int) -> PixelArray:
         "indexing_scheme": "nested",
     }
     return PixelArray(("cells",), (), np.uint64, attributes=said)
+
+
+def labels(**axes: Sequence[str]) -> dict[str, tuple]:
+    """Return small arrays that name the places along axes: xarray's coordinates."""
+    words = np.dtypes.StringDType()
+    return {axis: ((axis,), np.array(axes[axis], words), "") for axis in axes}
 
 
 def sky_attributes(header: Any) -> dict[str, Any]:
