@@ -69,8 +69,9 @@ def separate(
 
     Args:
         components: Emission laws, `distsep.CMB()`, `distsep.Dust(nu0=353.0)`, ...
-        observation: Maps in memory (with `comm`, those of this rank), or what
-            `distsep.open_observation` returns: then every rank reads its own chunks.
+        observation: Maps in memory (with `comm`, those of this rank, as of
+            `observation.share(comm)`), or what `distsep.open_observation` returns: then
+            every rank reads its own chunks.
         patches: By parameter name, where it has one value: see `read_patches`.
         start: Where to start: a number, from which one value for the whole sky is
             found for patches to start at; or one per patch, NaN where it has no data.

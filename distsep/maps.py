@@ -54,7 +54,8 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
             raise ValueError(
                 f"`separate(comm=...)`: rank {r} holds NEST pixels {a} to {b}, rank "
                 f"{q} {first} to {last}: expected ranges that ascend with the rank and "
-                "do not overlap, as a cut in RING order does. Cut the sky by NEST "
+                "do not overlap, as a cut in RING order does. Take a rank's part of "
+                "maps that all have (`observation.share(comm)`), cut the sky by NEST "
                 "numbers (`cell_ids=`, `ordering='NEST'`), or let all ranks read one "
                 "store (`distsep.open_observation`)."
             )

@@ -58,18 +58,9 @@ def laws():
     return [distsep.CMB(), distsep.Dust(150.0, temp=20.0), distsep.Synchrotron(20.0)]
 
 
-def part(case, rank, size):
+def part(case, comm):
     """What one rank holds of the sky: whole chunks of blocks, perhaps none."""
-    whole = sky(case)
-    start, stop = whole.grid.rank_pixels(rank, size)
-    mine = slice(start, stop)
-    return whole.replace(
-        d=whole.d[..., mine],
-        noise=whole.noise.select(mine),
-        cell_ids=whole.cell_ids[mine],
-        start=start,
-        caller_index=None,
-    )
+    return sky(case).share(comm).replace(caller_index=None)
 
 
 def separate(case, comm, devices, observation=None, output=None):
@@ -81,7 +72,7 @@ def separate(case, comm, devices, observation=None, output=None):
 
     result = distsep.separate(
         laws(),
-        part(case, comm.rank, comm.size) if observation is None else observation,
+        part(case, comm) if observation is None else observation,
         patches={"Dust.beta_d": 4, "Synchrotron.beta_pl": 1},
         start={"Dust.beta_d": 1.5},
         reduce=True if case == "reduced" else None if case == "pixel" else False,

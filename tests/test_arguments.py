@@ -184,7 +184,7 @@ def test_ranks_that_were_asked_different_things(name, one, other, comm):
     with pytest.raises(
         ValueError, match=rf"`separate\({name}=...\)`: rank \d was given"
     ):
-        distsep.separate(observation=bits.part("idle", comm.rank, comm.size), **given)
+        distsep.separate(observation=bits.part("idle", comm), **given)
 
 
 @pytest.mark.parametrize(

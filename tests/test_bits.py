@@ -48,6 +48,28 @@ def test_these_ranks_with_one_and_two_devices(case, comm):
         require_same(bits.separate(case, comm, devices), alone(case) | mine)
 
 
+def test_a_share_of_maps_that_every_rank_has(comm):
+    """In the caller's order, RING: its own pixels, and NaN where others have them."""
+    rng, npix = np.random.default_rng(73), 12 * 32**2
+    hidden = rng.random(npix) < 0.3
+    maps = rng.normal(size=(len(bits.NU), 2, npix)) + 50.0
+    maps[..., hidden] = np.nan
+    instrument = distsep.Instrument(nu=bits.NU, depth_p=np.full(len(bits.NU), 10.0))
+    whole = distsep.Observation(maps, instrument, stokes="QU", nside=32)
+    asked = {"patches": {"Dust.beta_d": rng.integers(0, 3, npix)}, "priors": PRIOR}
+    alone = distsep.separate(bits.laws(), whole, **asked)
+    mine = whole.share(comm)
+    found = distsep.separate(bits.laws(), mine, comm=comm, **asked)
+    assert found.covariance.tobytes() == alone.covariance.tobytes()
+    own = np.isin(np.arange(npix), mine.caller_index)
+    assert sum(comm.allgather(own.astype(int))).tolist() == (~hidden).tolist()
+    expected = np.where(own, alone.amplitudes, np.nan)
+    np.testing.assert_array_equal(found.amplitudes, expected)
+    if comm.size > 1:
+        with pytest.raises(ValueError, match=r"share\(comm\).*share it once"):
+            mine.share(comm)
+
+
 @pytest.mark.parametrize("case", bits.SKIES)
 def test_a_store_that_is_streamed(case, comm, shared_tmp_path, monkeypatch):
     """Chunk by chunk at every pass, or read once: the same, on any ranks."""
@@ -69,7 +91,7 @@ def test_a_store_that_is_streamed(case, comm, shared_tmp_path, monkeypatch):
 def test_ranks_write_the_maps_they_hold(comm, shared_tmp_path):
     """Some hold none; and parts of chunks are refused before anything is fitted."""
     out = shared_tmp_path / "result.zarr"
-    mine = bits.part("idle", comm.rank, comm.size)
+    mine = bits.part("idle", comm)
     require_same(bits.separate("idle", comm, 1, mine, out), alone("idle"))
     if comm.size == 1:
         return

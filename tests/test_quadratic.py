@@ -343,7 +343,7 @@ def test_a_fit_of_regions_is_factored(samples):
 @pytest.mark.usefixtures("cg", "factored")
 def test_the_same_bits_on_any_number_of_ranks(comm):
     def found(comm):
-        part = bits.part("pixel", comm.rank, comm.size)
+        part = bits.part("pixel", comm)
         # Seven groups of pixels from all over the sky, coupled by every region.
         scattered = {"map": np.arange(12 * 64**2) % 7, "ordering": "NEST"}
         result = distsep.separate(

@@ -72,7 +72,7 @@ def test_few_pools_are_not_parted():
 
 def test_a_rank_has_the_tables_of_its_own_samples(comm):
     """What it finds with them has the bits of one process: `test_bits.py`."""
-    source = source_of(bits.part("pixel", comm.rank, comm.size), None, comm)
+    source = source_of(bits.part("pixel", comm), None, comm)
     problem = set_up(bits.laws(), source, comm=comm, patches={"Dust.beta_d": 16})
     plan, index = problem.plan, np.asarray(problem.model.index)
     assert in_batches(plan.pools.number)

@@ -11,7 +11,7 @@ from rich.table import Table
 import distsep
 from distsep.cli.session import NOT_CONVERGED, Session
 from distsep.config import ConfigError, RunConfig, read_config, read_sky
-from distsep.config.inputs import describe, read_fits, share
+from distsep.config.inputs import describe, read_fits
 from distsep.config.run import import_tables, report_directory
 from distsep.data import store
 from distsep.data.fits_scalar import read_mask
@@ -102,7 +102,7 @@ def _maps(config: RunConfig, comm: Any) -> tuple[Any, Any]:
     table = config.observation
     said: dict[str, Any] = {"run": config.provenance}
     if table.store is None:
-        data = share(read_fits(table, config.instrument), comm.rank, comm.size)
+        data = read_fits(table, config.instrument).share(comm)
         return data.replace(provenance={**data.provenance, **said}), None
     data = store.open_observation(table.store)
     said["observation"] = table.store

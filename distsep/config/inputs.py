@@ -100,22 +100,6 @@ def _variance(table: "ObservationTable") -> dict[str, Any]:
     return found
 
 
-def share(observation: Observation, rank: int, size: int) -> Observation:
-    """The pixels of one rank of an observation that all ranks have whole."""
-    if size == 1:
-        return observation
-    start, stop = observation.grid.rank_pixels(rank, size)
-    pixels = slice(start, stop)
-    index = observation.caller_index
-    return observation.replace(
-        d=observation.d[..., pixels],
-        noise=observation.noise.select(pixels),
-        cell_ids=observation.cell_ids[pixels],
-        start=start,
-        caller_index=None if index is None else index[pixels],
-    )
-
-
 def describe(instrument: Instrument) -> str:
     """The bands of an instrument in one line."""
     name = f"{instrument.name}: " if instrument.name else ""

@@ -6,6 +6,7 @@ those observed, brightness in uK_CMB, polarisation COSMO. No files and no MPI.
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -228,6 +229,35 @@ class Observation:
         """Return a copy with some fields changed."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return self.from_canonical(**{**fields, **changes})
+
+    def share(self, comm: Any) -> "Observation":
+        """Return the pixels of one rank, of maps that every rank has whole.
+
+        They are whole chunks: what is found with them, by all ranks together, has the
+        bits of one process. In the caller's order the pixels of other ranks are NaN.
+
+        Args:
+            comm: Ranks, `distsep.parallel.world()`.
+
+        Raises:
+            ValueError: if this is a share already.
+
+        Communication: none.
+        """
+        if self.grid.npix != max(self.npix, 1):
+            raise ValueError(
+                f"`Observation.share(comm)` expected the {self.grid.npix} pixels of "
+                f"the whole data set, this has {self.npix} of them: share it once."
+            )
+        start, stop = self.grid.rank_pixels(comm.rank, comm.size)
+        mine, index = slice(start, stop), self.caller_index
+        return self.replace(
+            d=self.d[..., mine],
+            noise=self.noise.select(mine),
+            cell_ids=self.cell_ids[mine],
+            start=start,
+            caller_index=None if index is None else index[mine],
+        )
 
     def used(self, observed: np.ndarray) -> "Observation":
         """Return the observation with only the local pixels where `observed` is True.
