@@ -29,7 +29,7 @@ from distsep.maps import source_of
 from distsep.parallel import comm as ranks
 from distsep.parallel import mesh as meshes
 from distsep.parallel import one_blas_thread
-from distsep.problem import Problem, misfit, set_up
+from distsep.problem import Problem, bandpass_warnings, misfit, set_up
 
 # What each rank may give as it has it.
 _OF_A_RANK = ("observation", "observed", "comm", "devices", "tell")
@@ -185,6 +185,7 @@ def separate(
 
     counts = comm.sum(np.array([*plan.count, plan.few], float))
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
+    nodes = bandpass_warnings(problem.mixing, parameters.split(found.x))
     estimated = parameters.number - objective.gauge.shape[1]
     dof = int(counts[0] - problem.ncolumn * counts[1]) - estimated
     result = Result(
@@ -199,7 +200,7 @@ def separate(
         distance=float(found.local.distance.max(initial=0.0)),
         steps=sum(found.passes),
         message=message,
-        warnings=(*header.warnings, *warnings, *misfit(chi2, dof, estimated)),
+        warnings=(*header.warnings, *warnings, *misfit(chi2, dof, estimated), *nodes),
         residual_power=keeper.residual_power(partial(plan.block_sum, total=comm.sum)),
         reduced=(sums.rows, int(counts[1])) if isinstance(sums, ReducedData) else None,
         seconds=clock.seconds,

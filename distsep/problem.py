@@ -5,7 +5,7 @@ What can be wrong with the input and shows only in the maps is found here; the r
 found in `request.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,8 @@ from distsep.request import Request, read_request
 
 # From so many degrees of freedom on chi2 is half of them only where the noise is wrong.
 _MANY = 100
+# Relative error of a law, by the nodes of the bandpasses, that is remarked upon.
+_BANDPASS_OFF = 1e-5
 
 
 class Problem(NamedTuple):
@@ -212,7 +214,12 @@ def misfit(chi2: float, dof: int, estimated: int) -> list[str]:
             f"dof = {dof}: with as many unknowns as numbers of data, or more, the fit "
             "says nothing of the model, and parameters may be anything."
         ]
-    if dof == 0 or not np.isfinite(chi2):
+    if not np.isfinite(chi2):
+        return [
+            f"chi2 = {chi2}: the amplitudes of some samples are no numbers, for their "
+            "noise hardly tells the components apart. Leave these samples out."
+        ]
+    if dof == 0:
         return []
     words, z = f"chi2/dof = {chi2 / dof:.4g}", (chi2 - dof) / np.sqrt(2 * dof)
     if dof >= _MANY and chi2 < 0.5 * dof:
@@ -226,6 +233,18 @@ def misfit(chi2: float, dof: int, estimated: int) -> list[str]:
             "noise is larger than stated; the errors do not hold."
         ]
     return []
+
+
+def bandpass_warnings(mixing: MixingMatrix, parameters: Mapping[str, Any]) -> list[str]:
+    """Say that the law that was found is too narrow for the nodes of the bandpasses."""
+    found = [float(np.nanmedian(parameters[name])) for name in mixing.names]
+    off = mixing.bandpass_error(found)
+    if off < _BANDPASS_OFF:
+        return []
+    return [
+        f"an emission law at the fitted parameters is {off:.1g} off in a band: it is "
+        "narrower there than where it starts. Start it near the fitted values."
+    ]
 
 
 def _amplitude_unit(component: Any, own: str, wanted: str) -> tuple[str, float]:

@@ -14,7 +14,7 @@ from distsep.data.noise import Noise
 
 # Patterns of missing bands that are looked for one by one.
 _COMMON = 8
-# Of the largest singular value: below is zero.
+# Of the largest singular value, or eigenvalue: below is zero.
 _RANK = 1e-12
 
 
@@ -188,18 +188,29 @@ def _whitener(shape: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """W with W^T W = the inverse covariance of the bands that observed, 0 elsewhere."""
     if shape.ndim == 1:
         return np.where(seen, np.sqrt(shape), 0.0)
-    out = np.zeros_like(shape)
-    live = np.flatnonzero(seen & (np.diagonal(shape) > 0))
-    invN = shape[np.ix_(live, live)]
-    lost = np.flatnonzero(~seen & (np.diagonal(shape) > 0))
+    there, out = np.diagonal(shape) > 0, np.zeros_like(shape)
+    live, lost = np.flatnonzero(seen & there), np.flatnonzero(~seen & there)
+    # Of a unit diagonal: what is rounding then is zero, and no information.
+    scale = np.where(there, np.sqrt(np.where(there, np.diagonal(shape), 1.0)), 1.0)
+    unit = shape / np.outer(scale, scale)
+    invN = unit[np.ix_(live, live)]
     if len(lost):
         # Marginalise the missing bands: the inverse of the block of the covariance.
-        cross = shape[np.ix_(live, lost)]
-        invN = invN - cross @ np.linalg.solve(shape[np.ix_(lost, lost)], cross.T)
-    values, vectors = np.linalg.eigh(invN)
-    root = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
-    out[np.ix_(np.arange(len(live)), live)] = root
+        half = _root(unit[np.ix_(lost, lost)], -0.5) @ unit[np.ix_(lost, live)]
+        invN = invN - half.T @ half
+    out[np.ix_(np.arange(len(live)), live)] = _root(invN, 0.5) * scale[live]
     return out
+
+
+def _root(matrix: np.ndarray, power: float) -> np.ndarray:
+    """W with W^T W = a matrix of about unit size, or for -0.5 its inverse.
+
+    Directions that are zero stay so.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    good = values > _RANK
+    root = np.where(good, np.where(good, values, 1.0) ** power, 0.0)
+    return root[:, None] * vectors.T
 
 
 def marginalise_missing(invN: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -138,9 +138,12 @@ class SecondPass:
         for g, pool in enumerate(self._plan.sample_pool(part)):
             for at in range(0, len(pool), _TOGETHER):
                 i = slice(at, at + _TOGETHER)
-                A, F = (table[pool[i]] for table in self._rows)
-                model = np.einsum("irc,ci->ri", A, columns[:, g, i])
-                model += np.einsum("irt,ti->ri", F, t[:, g, i])
+                model = np.zeros((len(d), len(pool[i])))
+                for table, by in zip(self._rows, (columns, t), strict=True):
+                    # Column by column: a product of many axes has an order of sums
+                    # that depends on how many samples there are.
+                    for c, row in enumerate(by[:, g, i]):
+                        model += table[pool[i], :, c].T * row
                 out[:, g, i] = np.where(pool[i] < 0, np.nan, d[:, g, i] - model)
         return out.reshape(part.observation.d.shape)
 

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 
 from distsep.data import pages
+from distsep.data.informed import dense_rows
 from distsep.data.layout import Layout, Pieces
 from distsep.data.observation import Observation
-from distsep.data.samples import marginalise_missing
+from distsep.data.samples import rows
 from distsep.data.source import ahead
 from distsep.inference.likelihood import Block, Tables
 from distsep.inference.model import Model
@@ -86,7 +87,7 @@ def raw_maps(part: Part, joint: bool, padded: int) -> RawMaps:
     if noise.kind == "pixel":
         invN = flat(noise.shape, 0.0)
     elif noise.kind == "dense_pixel":
-        invN = flat(_dense_rows(obs, joint), 0.0)
+        invN = flat(dense_rows(noise, rows(~np.isnan(obs.d), joint), joint), 0.0)
     elif noise.weight is not None:
         weight = flat(noise.weight, 0.0)
     return RawMaps(flat(obs.d, np.nan), flat(part.templates, 0.0), weight, invN)
@@ -106,23 +107,6 @@ def lanes_of(part: Part, padded: int) -> Lanes:
         pad(layout.pool, 0),
         pad(part.noise_class, 0),
     )
-
-
-def _dense_rows(obs: Observation, joint: bool) -> np.ndarray:
-    """Inverse covariances `(row, row, group, pix)`, missing bands marginalised."""
-    shape = np.moveaxis(obs.noise.shape, 0, 2)
-    nfreq, _, nstokes, npix = shape.shape
-    seen = ~np.isnan(obs.d)
-    if joint:
-        whole = np.zeros((nfreq, nstokes, nfreq, nstokes, npix))
-        for k in range(nstokes):
-            whole[:, k, :, k] = shape[:, :, k]
-        n = nfreq * nstokes
-        return marginalise_missing(
-            whole.reshape(n, n, npix), seen.reshape(n, npix)
-        ).reshape(n, n, 1, npix)
-    flat = marginalise_missing(shape.reshape(nfreq, nfreq, -1), seen.reshape(nfreq, -1))
-    return flat.reshape(nfreq, nfreq, nstokes, npix)
 
 
 class Survey:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from distsep.data.informed import Informed, informed
 from distsep.data.layout import (
     Keys,
     Layout,
@@ -83,6 +84,7 @@ class Plan:
         nclass = 1 if self.classes.white is None else len(self.classes.white)
         # Then nothing depends on the pixel: on no rank, or the tiles would differ.
         one = source.complete and nclass == 1 and bool(self._enough.all())
+        one = one and all(known.as_seen for known in self._informed)
         self._plain = all(allgather(one and all(f is None for f in patches)))
         self._number_pools(Keys([*npatch, nclass]), allgather)
         self._cut(rank, allgather)
@@ -91,18 +93,35 @@ class Plan:
         """See which bands every sample has: the one look at the maps."""
         source, nrow, noise = self.source, len(A), self.source.header.noise
         found = patterns(noise, self.joint, self.ngroup)
-        self._pattern = []
+        self._pattern, self._informed = [], [Informed()] * source.number
         if source.complete:
             whole = found.add(np.ones((nrow, self.ngroup, 1), bool))
             self._pattern = [whole] * source.number
-        else:
-            for obs in ahead(source.load, range(source.number)):
-                self._pattern.append(found.add(rows(~np.isnan(obs.d), self.joint)))
+        own = noise.kind.endswith("pixel")
+        looks = range(0 if source.complete and not own else source.number)
+        for i, obs in enumerate(ahead(source.load, looks)):
+            seen = rows(~np.isnan(obs.d), self.joint)
+            if not source.complete:
+                self._pattern.append(found.add(seen))
+            if own:
+                self._informed[i] = informed(obs.noise, seen, A, self.joint)
         self.classes = found.classes(noise, self.joint, nrow, allgather)
         self._bands, self._enough = found.usable(A, self.classes)
         self._enough &= self._bands > 0
-        few = ~self._enough & (self._bands > 0)
-        self.few = sum(int(few[p].sum()) for p in self._pattern)
+        self.few = sum(
+            int(((self._bands > 0)[pattern] & ~self._usable(i)).sum())
+            for i, pattern in enumerate(self._pattern)
+        )
+
+    def _usable(self, i: int) -> np.ndarray:
+        """Whether each sample of a part is used, `(group, pix)` or one for all."""
+        enough, tells = self._enough[self._pattern[i]], self._informed[i].tells
+        return enough if tells is None else enough & tells
+
+    def _known(self, i: int) -> np.ndarray:
+        """How many numbers each sample of a part has, `(group, pix)` or one for all."""
+        number = self._informed[i].number
+        return self._bands[self._pattern[i]] if number is None else number
 
     def _number_pools(self, keys: Keys, allgather) -> None:
         """Find the pools of all ranks; keep those of the samples, if they are few."""
@@ -134,7 +153,7 @@ class Plan:
             sample = self.sample(i)
             runs.append(block_runs(sample, block))
             used = sample >= 0
-            number = np.broadcast_to(self._bands[self._pattern[i]], sample.shape)
+            number = np.broadcast_to(self._known(i), sample.shape)
             bands += int(number[used].sum(dtype=int))
             samples += int(used.sum())
         self.count = bands, samples
@@ -167,15 +186,16 @@ class Plan:
 
         `(group, pix)`, or `(1, pix)` where all groups have the same.
         """
-        obs, pattern = self.source.pixels(i), self._pattern[i]
+        obs, pattern, used = self.source.pixels(i), self._pattern[i], self._usable(i)
         columns = [
             np.zeros((1, 1), np.int64) if f is None else f(obs) for f in self._patches
         ]
-        if all(len(c) == 1 for c in columns) and (pattern == pattern[:1]).all():
-            pattern = pattern[:1]
+        alike = (pattern == pattern[:1]).all() and (used == used[:1]).all()
+        if all(len(c) == 1 for c in columns) and alike:
+            pattern, used = pattern[:1], used[:1]
         shape = len(pattern), obs.npix
         columns.append(self.classes.number[pattern])
-        used = np.broadcast_to(self._enough[pattern], shape)
+        used = np.broadcast_to(used, shape)
         return self._keys.number([np.broadcast_to(c, shape) for c in columns], used)
 
     def sample(self, i: int) -> np.ndarray:

@@ -58,7 +58,8 @@ def describe(
         )
     if few:
         warnings.append(
-            f"{few} samples lack bands that tell their components apart: masked."
+            f"{few} samples lack bands that tell their components apart, or the "
+            "weights of theirs do not: masked."
         )
     degenerate = _degenerate(objective, found)
     if degenerate:

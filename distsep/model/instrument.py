@@ -96,10 +96,12 @@ class Instrument:
 
     __hash__ = None  # pyright: ignore
 
-    def quadrature(self, unit: str = "K_CMB") -> Quadrature:
-        """The bands as sums over samples, for maps in `unit`."""
+    def quadrature(self, unit: str = "K_CMB", fineness: int | None = 1) -> Quadrature:
+        """The bands as sums over samples, for maps in `unit`; see `Quadrature.of`."""
         units.check_unit(unit, "unit")
-        return Quadrature.of(self.bandpass, self.bands, self.nu, self.response, unit)
+        return Quadrature.of(
+            self.bandpass, self.bands, self.nu, self.response, unit, fineness
+        )
 
     def conversion(self, unit_from: str, unit_to: str) -> np.ndarray:
         """Factors between units of maps, through the bandpasses.

@@ -22,7 +22,7 @@ from distsep.model.free import band_names, free_parameters
 from distsep.model.instrument import Instrument
 from distsep.model.mistakes import InputError, unknown_names
 from distsep.model.rows import multiply_rows, row_factors, times
-from distsep.model.trial import trial_mistakes
+from distsep.model.trial import is_long, nodes_for, nodes_off, trial_mistakes
 
 STOKES = ("I", "QU", "IQU")
 _BATCH = 65_536  # samples of bandpasses times pools at once: they stay in cache
@@ -101,13 +101,13 @@ class MixingMatrix:
         self._sources = free.sources
         mistakes = [*self._structure_mistakes(), *free.mistakes]
         # What the laws are at values that are wrong would only mislead.
-        mistakes = mistakes or trial_mistakes(
-            self.components,
-            self._sources,
-            self._quadrature,
-            self.defaults,
-            self.bounds,
-        )
+        if not mistakes:
+            laws = self.components, self._sources
+            nodes = partial(self.instrument.quadrature, unit)
+            self._quadrature = nodes_for(*laws, nodes, list(self.defaults.values()))
+            mistakes = trial_mistakes(
+                *laws, self._quadrature, self.defaults, self.bounds
+            )
         if mistakes:
             raise InputError("MixingMatrix(...)", *mistakes)
 
@@ -153,6 +153,20 @@ class MixingMatrix:
         for component in self.components:
             mistakes += component.band_mistakes(self._quadrature)
         return mistakes
+
+    def bandpass_error(self, values: Sequence[float]) -> float:
+        """Largest relative error of A by the nodes that stand for long bandpasses.
+
+        Args:
+            values: Of the free parameters, in their order.
+
+        Communication: none.
+        """
+        if not is_long(self._quadrature):
+            return 0.0
+        whole = self.instrument.quadrature(self.unit, fineness=None)
+        laws = self.components, self._sources
+        return nodes_off(*laws, self._quadrature, whole, values)
 
     # ------------------------------------------------------------- one pool
 

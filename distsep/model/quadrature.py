@@ -53,12 +53,20 @@ class Quadrature:
         nominal: np.ndarray,
         response: tuple[str, ...],
         unit: str,
+        fineness: int | None = 1,
     ) -> "Quadrature":
-        """Trapezoid rule on ragged tables, long ones with fewer nodes."""
+        """Trapezoid rule on ragged tables, long ones with fewer nodes.
+
+        With `fineness` as of `compress`, or all samples for None; the other arguments
+        are the attributes.
+        """
+
+        def points_of(table: tuple[np.ndarray, np.ndarray]) -> tuple:
+            nu, weight = table[0], table[1] * _widths(table)
+            return (nu, weight) if fineness is None else compress(nu, weight, fineness)
+
         points = [
-            (nominal[i : i + 1], np.ones(1))
-            if t is None
-            else compress(t[0], t[1] * _widths(t))
+            (nominal[i : i + 1], np.ones(1)) if t is None else points_of(t)
             for i, t in enumerate(tables)
         ]
         longest = max(len(nu) for nu, _ in points)

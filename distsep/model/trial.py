@@ -1,17 +1,20 @@
 """A trial of the emission laws where they start: what no fit could repair is named."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from distsep.model.columns import Source
 from distsep.model.law import Bounds
+from distsep.model.nodes import LONG
 from distsep.model.quadrature import Quadrature
 from distsep.model.syntax import short
 
 _CONSTANT = 1e-10  # of the ratio of two laws over the bands, relative
 _STEP = 0.01
+_FINENESS = (1, 4, 16)  # of the nodes of bandpasses, until they serve the laws
+_NODES_OFF = 1e-7  # of a law, where it starts
 
 
 def trial_mistakes(
@@ -34,14 +37,7 @@ def trial_mistakes(
     """
 
     def columns(values: Sequence[float]) -> list[np.ndarray]:
-        laws = zip(components, sources, strict=True)
-        return [
-            c.band_values(
-                quadrature,
-                {n: values[s] if isinstance(s, int) else s for n, s in source.items()},
-            )
-            for c, source in laws
-        ]
+        return _columns(components, sources, quadrature, values)
 
     start = list(defaults.values())
     base = columns(start)
@@ -77,6 +73,75 @@ def trial_mistakes(
                 f"`fixed={{{name!r}: {start[place]:g}}}`"
             )
     return mistakes
+
+
+def nodes_for(
+    components: Sequence[Any],
+    sources: Sequence[dict[str, Source]],
+    quadrature_of: Callable[[int | None], Quadrature],
+    start: Sequence[float],
+) -> Quadrature:
+    """The fewest nodes of long bandpasses that integrate these laws as all samples do.
+
+    Narrow features of a law need more of them than its smooth ones.
+
+    Args:
+        components: Emission laws.
+        sources: For each law, where each of its parameters comes from.
+        quadrature_of: By `fineness`, see `Quadrature.of`.
+        start: Of the free parameters, in their order.
+
+    Communication: none.
+    """
+    whole = quadrature_of(None)
+    for fineness in _FINENESS if is_long(whole) else ():
+        fewer = quadrature_of(fineness)
+        if nodes_off(components, sources, fewer, whole, start) < _NODES_OFF:
+            return fewer
+    return whole
+
+
+def is_long(quadrature: Quadrature) -> bool:
+    """Whether a bandpass has so many samples that fewer nodes serve as well."""
+    return any(t is not None and len(t[0]) > LONG for t in quadrature.tables)
+
+
+def nodes_off(
+    components: Sequence[Any],
+    sources: Sequence[dict[str, Source]],
+    fewer: Quadrature,
+    whole: Quadrature,
+    values: Sequence[float],
+) -> float:
+    """Largest difference of a law in any band, relative to the law there.
+
+    Where it is below a thousandth of its largest, relative to that. What is not finite
+    counts for nothing.
+    """
+    found, laws = (
+        np.stack(_columns(components, sources, q, values)) for q in (fewer, whole)
+    )
+    good = np.isfinite(found) & np.isfinite(laws)
+    found, laws = np.where(good, found, 0.0), np.where(good, laws, 0.0)
+    largest = np.abs(laws).max(axis=1, keepdims=True)
+    size = np.maximum(np.abs(laws), 1e-3 * largest)
+    return float((np.abs(found - laws) / np.where(size > 0, size, 1.0)).max())
+
+
+def _columns(
+    components: Sequence[Any],
+    sources: Sequence[dict[str, Source]],
+    quadrature: Quadrature,
+    values: Sequence[float],
+) -> list[np.ndarray]:
+    """Each law over the bands, in numpy."""
+    return [
+        c.band_values(
+            quadrature,
+            {n: values[s] if isinstance(s, int) else s for n, s in source.items()},
+        )
+        for c, source in zip(components, sources, strict=True)
+    ]
 
 
 def _beside(value: float, lower: float, upper: float) -> list[float]:

@@ -1,0 +1,124 @@
+"""What is known of each sample, where no two have noise of one shape.
+
+A band may be there and say nothing: its variance is huge, or its inverse covariance has
+no full rank. Pure numpy; a few products for each sample, once per run.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distsep.data.noise import Noise
+from distsep.data.samples import marginalise_missing, rows
+
+# A smaller pivot of A^T N^-1 A, scaled to a unit diagonal, is rounding. That of A^T A
+# must be larger, or the laws are at fault and not the noise.
+_NO_PIVOT = 1e-12
+_PIVOT_OF_LAWS = 1e-11
+# Of the largest eigenvalue of an inverse covariance of unit diagonal.
+_NO_EIGENVALUE = 1e-12
+
+
+class Informed(NamedTuple):
+    """What is known of the samples of a part, `(group, pix)`; None: nothing special.
+
+    Attributes:
+        number: Numbers that a sample has: the dimensions of its inverse covariance.
+        tells: Whether its weights tell its amplitudes apart.
+    """
+
+    number: np.ndarray | None = None
+    tells: np.ndarray | None = None
+
+    @property
+    def as_seen(self) -> bool:
+        """Whether the bands that observed say all."""
+        return self.number is None and self.tells is None
+
+
+def informed(noise: Noise, seen: np.ndarray, A: np.ndarray, joint: bool) -> Informed:
+    """Look at the noise of every sample.
+
+    Args:
+        noise: "pixel" or "dense_pixel".
+        seen: `(row, group, pix)` True where the band observed.
+        A: `(row, column)` mixing matrix at any parameters.
+        joint: Whether Stokes parameters are fitted jointly.
+    """
+    lower = [(i, j) for i in range(A.shape[1]) for j in range(i + 1)]
+    if _least_pivot(_products(A, lower).sum(1), lower) < _PIVOT_OF_LAWS:
+        return Informed()
+    number = None
+    if noise.kind == "pixel":
+        weight = np.where(seen, rows(noise.shape, joint), 0.0)
+        flat = weight.reshape(len(weight), -1)
+        entries = (_products(A, lower) @ flat).reshape(-1, *weight.shape[1:])
+    else:
+        invN = dense_rows(noise, seen, joint)
+        NA = np.einsum("rsgp,sc->rcgp", invN, A)
+        entries = np.stack(
+            [np.einsum("r,rgp->gp", A[:, i], NA[:, j]) for i, j in lower]
+        )
+        number = _dimensions(invN)
+        number = None if (number == seen.sum(0)).all() else number
+    tells = _least_pivot(entries, lower) >= _NO_PIVOT
+    return Informed(number, None if tells.all() else tells)
+
+
+def dense_rows(noise: Noise, seen: np.ndarray, joint: bool) -> np.ndarray:
+    """Inverse covariances `(row, row, group, pix)`, missing bands marginalised.
+
+    Args:
+        noise: "dense_pixel".
+        seen: `(row, group, pix)` True where the band observed.
+        joint: Whether Stokes parameters are fitted jointly.
+    """
+    shape = np.moveaxis(noise.shape, 0, 2)
+    nfreq, _, nstokes, npix = shape.shape
+    if joint:
+        whole = np.zeros((nfreq, nstokes, nfreq, nstokes, npix))
+        for k in range(nstokes):
+            whole[:, k, :, k] = shape[:, :, k]
+        shape = whole.reshape(nfreq * nstokes, nfreq * nstokes, 1, npix)
+    flat = shape.reshape(*shape.shape[:2], -1)
+    return marginalise_missing(flat, seen.reshape(len(seen), -1)).reshape(shape.shape)
+
+
+def _products(A: np.ndarray, lower: list) -> np.ndarray:
+    """`(entry, row)`: what a weight of a row adds to A^T N^-1 A, of unit columns."""
+    size = np.linalg.norm(A, axis=0)
+    unit = A / np.where(size > 0, size, 1.0)
+    return np.stack([unit[:, i] * unit[:, j] for i, j in lower])
+
+
+def _least_pivot(entries: np.ndarray, lower: list) -> Any:
+    """Smallest pivot of symmetric matrices, scaled to a unit diagonal; 0 if it is zero.
+
+    Args:
+        entries: `(entry, ...)` lower triangles.
+        lower: Row and column of each entry.
+    """
+    m = dict(zip(lower, entries, strict=True))
+    n = lower[-1][0] + 1
+    scale = [np.where(m[i, i] > 0, m[i, i], np.inf) ** -0.5 for i in range(n)]
+    least, factor = np.inf, {}
+    for j in range(n):
+        for i in range(j, n):
+            x = m[i, j] * scale[i] * scale[j]
+            for k in range(j):
+                x = x - factor[i, k] * factor[j, k]
+            factor[i, j] = x
+        least = np.minimum(least, factor[j, j])
+        root = np.sqrt(np.where(factor[j, j] > 0, factor[j, j], np.inf))
+        for i in range(j, n):
+            factor[i, j] = factor[i, j] / root
+    return least
+
+
+def _dimensions(invN: np.ndarray) -> np.ndarray:
+    """Rank of `(row, row, group, pix)` inverse covariances."""
+    size = np.sqrt(np.einsum("rrgp->rgp", invN))
+    scale = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 0.0)
+    unit = np.moveaxis(invN * scale[:, None] * scale, (2, 3), (0, 1))
+    values = np.linalg.eigvalsh(unit)
+    return (values > _NO_EIGENVALUE * values[..., -1:]).sum(-1)
