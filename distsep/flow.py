@@ -22,7 +22,12 @@ from distsep.inference.objective import Objective
 from distsep.inference.passes import Devices, PoolSums
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
 from distsep.inference.sampling import Samples, sample
-from distsep.inference.uncertainty import Uncertainty, pool_covariance, uncertainty
+from distsep.inference.uncertainty import (
+    Uncertainty,
+    pool_covariance,
+    uncertainty,
+    uncorrelated,
+)
 from distsep.inference.words import describe
 from distsep.keep import Keeper, keeping_mistakes
 from distsep.maps import source_of
@@ -171,12 +176,15 @@ def separate(
     clock("errors")
 
     comm.require_same("beta", found.x)
+    covariance, left_out = None, False
+    if amplitude_covariance:
+        covariance, left_out = pool_covariance(errors, own.index)
     second = SecondPass(
         survey,
         own.tables(comm.bcast(found.x)),
         plan,
         problem.nstokes,
-        pool_covariance(errors, own.index) if amplitude_covariance else None,
+        covariance,
         own.rows(found.x) if residuals else None,
     )
     keeper.open()
@@ -185,7 +193,8 @@ def separate(
 
     counts = comm.sum(np.array([*plan.count, plan.few], float))
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
-    nodes = bandpass_warnings(problem.mixing, parameters.split(found.x))
+    warnings += bandpass_warnings(problem.mixing, parameters.split(found.x))
+    warnings += uncorrelated(left_out)
     estimated = parameters.number - objective.gauge.shape[1]
     dof = int(counts[0] - problem.ncolumn * counts[1]) - estimated
     result = Result(
@@ -200,7 +209,7 @@ def separate(
         distance=float(found.local.distance.max(initial=0.0)),
         steps=sum(found.passes),
         message=message,
-        warnings=(*header.warnings, *warnings, *misfit(chi2, dof, estimated), *nodes),
+        warnings=(*header.warnings, *warnings, *misfit(chi2, dof, estimated)),
         residual_power=keeper.residual_power(partial(plan.block_sum, total=comm.sum)),
         reduced=(sums.rows, int(counts[1])) if isinstance(sums, ReducedData) else None,
         seconds=clock.seconds,
@@ -329,9 +338,9 @@ def _apply(
     keeper = Keeper(source, kept, output=output, overwrite=False, comm=comm)
     survey = problem.survey(devices, source)
     own, tables = problem.own, problem.own.tables(only_weights)
-    covariance = None
+    covariance, left_out = None, False
     if spread:
-        covariance = pool_covariance(errors, own.index)
+        covariance, left_out = pool_covariance(errors, own.index)
         # The weights know nothing of the global terms.
         covariance[:, own.nkind :] = 0.0
         covariance[:, :, own.nkind :] = 0.0
@@ -343,6 +352,7 @@ def _apply(
     applied = result.replace(
         **{**keeper.maps(), "chi2_total": chi2, "neg_log_like": chi2 / 2},
         residual_power=None,
+        warnings=(*result.warnings, *uncorrelated(left_out)),
         message="the weights of another fit: nothing was fitted to these maps",
     )
     keeper.finish(applied)

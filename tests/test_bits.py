@@ -302,3 +302,26 @@ def test_the_command_writes_the_same_store_however_it_is_cut(mpirun, kept, tmp_p
         assert found.keys() == expected.keys()
         assert [k for k in found if found[k] != expected[k]] == []
     assert len([k for k in expected if k.startswith("amplitudes")]) > 4
+
+
+def test_residuals_of_a_pixel_that_is_alone_in_its_chunk(tmp_path, monkeypatch):
+    """In a part of its own, or among all: the same bits."""
+    rng, npix = np.random.default_rng(74), 4097
+    instrument = distsep.Instrument(nu=bits.NU, depth_i=np.full(len(bits.NU), 10.0))
+    maps = 50 * rng.normal(size=(len(bits.NU), 1, npix))
+    cells = np.arange(npix)
+    whole = distsep.Observation(
+        maps, instrument, stokes="I", nside=64, ordering="NEST", cell_ids=cells
+    )
+    whole.save(tmp_path / "sky.zarr")
+    asked = {"residuals": True, "amplitude_covariance": ["CMB"], "priors": PRIOR}
+    kept = distsep.separate(bits.laws(), whole, **asked)
+    monkeypatch.setattr(source, "RESIDENT", 0)
+    monkeypatch.setattr(source, "PART", 1)
+    store = distsep.open_observation(tmp_path / "sky.zarr")
+    out = tmp_path / "result.zarr"
+    streamed = distsep.separate(bits.laws(), store, output=out, **asked)
+    read = distsep.read(out)
+    for name in ("residuals", "amplitudes", "amplitude_covariance"):
+        assert getattr(read, name).tobytes() == getattr(kept, name).tobytes()
+    assert streamed.residual_power.tobytes() == kept.residual_power.tobytes()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 
-from distsep.inference import curvature
+from distsep.inference import curvature, uncertainty
 from distsep.inference.curvature import (
     Factor,
     assemble,
@@ -147,3 +147,25 @@ def test_a_block_that_cannot_be_inverted_is_named_alone(block):
 @pytest.mark.parametrize("matrix", [np.ones((2, 2)), np.zeros((2, 2)), -np.eye(2)])
 def test_a_singular_or_negative_matrix_is_bad(matrix):
     assert Factor(sparse.csc_matrix(matrix)).bad.any()
+
+
+@pytest.mark.parametrize("how", ["blocks", "columns", "variances"])
+def test_the_covariance_of_the_parameters_of_each_pool(case, how, monkeypatch):
+    rng, index, blocks, H = case
+    more = positive(rng, len(index), index.shape[1], np.ones(index.shape[1]))
+    scale = np.sqrt(np.abs(blocks).mean((0, 1)))
+    F = assemble(index, more * np.outer(scale, scale), np.full(H.shape[0], 1e-7))
+    monkeypatch.setattr(uncertainty, "_DENSE", 64 if how == "blocks" else 0)
+    monkeypatch.setattr(uncertainty, "_COLUMNS", 3)
+    if how == "variances":
+        monkeypatch.setattr(uncertainty, "LARGEST_COUPLED", 0)
+    found, left_out = uncertainty._selected(H, F, components(index, H.shape[0]), index)
+    inverse = np.linalg.inv(H.toarray())
+    whole = inverse @ F.toarray() @ inverse
+    expected = whole[index[:, :, None], index[:, None, :]]
+    assert left_out == (how == "variances")
+    if left_out:
+        expected = expected * np.eye(index.shape[1])
+    unit = np.sqrt(np.diag(whole))[index]
+    off = (found - expected) / (unit[:, :, None] * unit[:, None, :])
+    assert np.abs(off).max() < 1e-8

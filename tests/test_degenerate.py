@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import distsep
+from distsep.data.samples import _whitener
 
 NU = np.array([40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0])
 NSIDE, NPIX = 2, 48
@@ -137,6 +138,103 @@ def test_a_pixel_without_the_band_of_a_line_is_masked(noise):
     assert np.isfinite(result.amplitudes[..., 5:]).all()
     assert result.dof == (len(NU) - 3) * 2 * (NPIX - 5) - 1
     assert any("10 samples lack bands" in words for words in result.warnings)
+
+
+def expected_of(invN, d, used):
+    """Dust's index, its error, chi2 and degrees of freedom by dense matrices."""
+    d = np.moveaxis(d, 0, -1)[used]
+
+    def mix(x):
+        A = dense.emission(NU, x[0], 20.0, -3.0)
+        return np.broadcast_to(A, (len(d), *A.shape))
+
+    x, invN = np.array([1.54]), invN[used]
+    for _ in range(30):
+        H = dense.hessian(mix, x, d, invN, np.array([1e-3]))
+        x = x - np.linalg.solve(H, dense.gradient(mix, x, d, invN))
+    rank = np.linalg.matrix_rank(invN, hermitian=True).sum()
+    return x[0], 2 * dense.value(mix, x, d, invN), rank - 3 * len(d) - 1
+
+
+def unlike_covariances(rng, mode=None):
+    """An inverse covariance of its own for each sample, without some mode."""
+    draws = rng.normal(size=(2, NPIX, len(NU), 3 * len(NU)))
+    N = draws @ draws.swapaxes(2, 3) / (3 * len(NU)) / DEPTH**2
+    if mode is None:
+        return N
+    P = np.eye(len(NU)) - np.outer(mode, mode) / (mode @ mode)
+    N = P @ N @ P
+    return (N + N.swapaxes(2, 3)) / 2
+
+
+@pytest.mark.parametrize("what", ["a mode is lost", "two of three", "huge variances"])
+@pytest.mark.parametrize("xla", [False, True], ids=["native", "xla"])
+def test_samples_that_know_less_than_their_bands_say(what, xla, monkeypatch):
+    """Counted for what they know; masked where that tells no amplitudes apart."""
+    if xla:
+        monkeypatch.setattr(distsep.native.kernels, "usable", lambda: False)
+    rng = np.random.default_rng(17)
+    s = rng.normal(size=(3, 2, NPIX)) * np.array([20, 300, 300])[:, None, None]
+    d = np.einsum("fc,csp->fsp", dense.emission(NU, 1.54, 20.0, -3.0), s)
+    d += DEPTH * rng.normal(size=d.shape)
+    used, noise = np.ones((2, NPIX), bool), {}
+    if what == "a mode is lost":
+        invN = unlike_covariances(rng, rng.normal(size=len(NU)))
+        noise["inverse_noise"] = invN
+    elif what == "two of three":
+        invN = unlike_covariances(rng)
+        used[0, ::7] = False
+        half = rng.normal(size=(np.count_nonzero(~used), len(NU), 2))
+        invN[~used] = half @ half.swapaxes(1, 2)
+        noise["inverse_noise"] = invN
+    else:
+        variance = DEPTH**2 * rng.uniform(0.5, 2, d.shape)
+        used[:, ::5] = False
+        variance[:5, :, ::5] = 1e20
+        noise["noise_variance"] = variance
+        invN = np.moveaxis(1 / variance, 0, -1)[..., None] * np.eye(len(NU))
+    obs = distsep.Observation(
+        d, distsep.Instrument(NU), stokes="QU", nside=NSIDE, ordering="NEST", **noise
+    )
+    result = fit(obs=obs, fixed={"Synchrotron.beta_pl": -3.0})
+    beta, chi2, dof = expected_of(invN, d, used)
+    assert result.converged
+    off = float(result.parameters["Dust.beta_d"]) - beta
+    assert abs(off) < 1e-4 * float(result.sigma["Dust.beta_d"])
+    np.testing.assert_allclose(result.chi2_total, chi2, rtol=1e-6)
+    assert result.dof == dof
+    np.testing.assert_array_equal(np.isfinite(result.amplitudes).all(0), used)
+    few = np.count_nonzero(~used)
+    assert any(f"{few} samples" in w for w in result.warnings) == (few > 0)
+
+
+def test_noise_without_an_inverse_whose_lost_mode_is_in_missing_bands():
+    """The block of the missing bands has no inverse: the others keep all they know."""
+    rng = np.random.default_rng(18)
+    mode = np.zeros(len(NU))
+    mode[:2] = rng.normal(size=2)
+    for shape in unlike_covariances(rng, mode)[0, :20]:
+        lost, kept = shape[:2, :2], shape[2:, 2:]
+        known = kept - shape[2:, :2] @ np.linalg.pinv(lost, rcond=1e-10) @ shape[:2, 2:]
+        W = _whitener(shape, np.arange(len(NU)) >= 2)
+        size = np.abs(known).max()
+        np.testing.assert_allclose((W.T @ W)[2:, 2:], known, atol=1e-12 * size)
+
+
+def test_degrees_of_freedom_do_not_hang_on_the_sign_of_rounding():
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        N = unlike_covariances(rng, rng.normal(size=len(NU)))[0, 0]
+        obs = distsep.Observation(
+            observation().d,
+            distsep.Instrument(NU),
+            stokes="QU",
+            nside=NSIDE,
+            ordering="NEST",
+            inverse_noise=N,
+        )
+        result = fit(obs=obs, fixed={"Dust.beta_d": 1.54, "Synchrotron.beta_pl": -3.0})
+        assert result.dof == (len(NU) - 1 - 3) * 2 * NPIX
 
 
 def test_noise_without_an_inverse_has_the_degrees_of_freedom_of_its_rank():

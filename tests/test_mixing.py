@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import shared_file
 
+import distsep
 from distsep.model import (
     CIB,
     CMB,
@@ -24,6 +25,7 @@ from distsep.model import (
     instrument,
 )
 from distsep.model.units import conversion
+from distsep.problem import bandpass_warnings
 
 NU = [30.0, 95.0, 150.0, 353.0]
 BANDS = Instrument(NU)
@@ -516,3 +518,40 @@ def test_equal_matrices_share_programs():
     assert one == other
     assert hash(one) == hash(other)
     assert one != MixingMatrix(sky(), BANDS, calibration=["95"])
+
+
+@pytest.mark.parametrize("width", [10.0, 1.0, 0.5, 0.2])
+def test_a_narrow_law_is_integrated_over_all_it_is_seen_by(width):
+    """A bandpass has as many nodes as the laws need, down to all its samples."""
+    nu = np.linspace(100.0, 130.0, 3001)
+    x = nu / 56.7803  # h nu / k T_CMB, near enough: the ratio of two integrals
+    law = distsep.Component(
+        f"exp(-((nu-112)/{width})**2/2)", name="Narrow", unit="K_RJ", nu0=112.0
+    )
+    flat = distsep.Component("(nu/112)**0", name="Flat", unit="K_RJ", nu0=112.0)
+    both = [distsep.Instrument([112.0, 150.0], bandpass=[(nu, 1 + x), None])] * 2
+    narrow, wide = (
+        np.asarray(distsep.MixingMatrix([c], i)({}))[0, 0]
+        for c, i in zip((law, flat), both, strict=True)
+    )
+    seen = (1 + x) * nu**2
+    expected = np.trapezoid(seen * np.exp(-(((nu - 112) / width) ** 2) / 2), nu)
+    expected /= np.trapezoid(seen, nu)
+    np.testing.assert_allclose(narrow / wide, expected, rtol=1e-7)
+
+
+def test_a_law_that_became_narrow_is_remarked_upon():
+    nu = np.linspace(100.0, 130.0, 301)
+    bands = distsep.Instrument(
+        [112.0, 150.0, 220.0], bandpass=[(nu, np.ones(301)), None, None]
+    )
+    peak = "exp(-((nu-112)/width)**2/2)"
+    law = distsep.Component(
+        peak, name="Peak", unit="K_RJ", nu0=112.0, defaults={"width": 20.0}
+    )
+    mixing = distsep.MixingMatrix([distsep.CMB(), law], bands)
+    assert mixing.bandpass_error([20.0]) < 1e-7
+    assert mixing.bandpass_error([0.5]) > 0.01
+    assert bandpass_warnings(mixing, {"Peak.width": np.array([19.0, 21.0])}) == []
+    (words,) = bandpass_warnings(mixing, {"Peak.width": np.array([0.5, np.nan])})
+    assert "off in a band" in words

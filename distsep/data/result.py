@@ -4,6 +4,7 @@ Data only. Written and read by `data/store.py`, drawn by `report.py`.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -222,6 +223,8 @@ class Result:
                 f"got {truth.dtype}, shape {truth.shape}."
             )
         applied = self.applier(self, foregrounds, spread=True)
+        for words in applied.warnings[len(self.warnings) :]:
+            warnings.warn(words, stacklevel=2)
         spread = np.einsum("kpcc->ckp", applied.amplitude_covariance)
         return applied.amplitudes - truth, np.sqrt(np.clip(spread, 0, None))
 

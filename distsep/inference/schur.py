@@ -112,13 +112,18 @@ class Schur:
         return self.scale * out
 
     def solve(self, b: np.ndarray) -> np.ndarray:
-        """Return M^-1 b; M need not be positive definite."""
-        b, out = self.scale * b, np.empty_like(b)
+        """Return M^-1 b, for a vector or the columns of a matrix.
+
+        M need not be positive definite.
+        """
+        along = (slice(None),) + (None,) * (b.ndim - 1)
+        scale, D = self.scale[along], self._D[along]
+        b, out = scale * b, np.empty_like(b)
         out[~self.first] = y = np.linalg.solve(
             self._S, b[~self.first] - self._X.T @ b[self.first]
         )
-        out[self.first] = b[self.first] / self._D - self._X @ y
-        return self.scale * out
+        out[self.first] = b[self.first] / D - self._X @ y
+        return scale * out
 
     def inverse_diagonal(self) -> np.ndarray:
         """Diagonal of the inverse."""

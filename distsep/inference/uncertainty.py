@@ -24,6 +24,10 @@ from distsep.inference.schur import Schur, split
 
 # Above this many parameters full matrices are not formed (5000^2 x 8 B = 200 MB).
 LARGEST_MATRIX = 5000
+# Coupled parameters whose covariances are found one by one: two solves for each.
+LARGEST_COUPLED = 20_000
+_DENSE = 64  # coupled parameters, up to which a block is inverted as a whole
+_COLUMNS = 512  # that are solved for at once
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Uncertainty:
         sigma_hessian, sigma_fisher: Of H^-1, of F^-1.
         covariance, hessian_inverse, fisher_inverse: Full matrices, or None.
         indefinite: True for parameters of blocks whose Hessian is not positive.
+        of_pools: `(pool, n)` parameters -> `(pool, n, n)` entries of the covariance,
+            and whether correlations were left out.
     """
 
     sigma: np.ndarray
@@ -44,6 +50,7 @@ class Uncertainty:
     hessian_inverse: np.ndarray | None
     fisher_inverse: np.ndarray | None
     indefinite: np.ndarray
+    of_pools: Callable[[np.ndarray], tuple[np.ndarray, bool]]
 
 
 def uncertainty(objective: Objective, local: Local) -> Uncertainty:
@@ -66,6 +73,14 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
     inverse, sandwich, fisher = (d - free for d in diagonals)
     full = n <= LARGEST_MATRIX
 
+    def of_pools(index):
+        if C is not None:
+            return C[index[:, :, None], index[:, None, :]], False
+        found, left_out = _selected(H, F, objective.label, index)
+        found -= gauge[index] @ gauge[index].swapaxes(1, 2)
+        live = ~held[index]
+        return found * (live[:, :, None] & live[:, None, :]), left_out
+
     def root(v):
         return np.where(held | ~(v > 0), np.nan, np.sqrt(np.abs(v)))
 
@@ -83,6 +98,7 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
         Hinv,
         Finv,
         local.indefinite[objective.label] if n else np.zeros(0, bool),
+        of_pools,
     )
 
 
@@ -127,17 +143,28 @@ def _by_block(H, F) -> list[np.ndarray]:
     for whole in out:
         whole.fill(0.0)
     for m in np.unique(size):
-        chosen = np.flatnonzero(size == m)
-        rows = np.empty((len(chosen), m), int)
-        mine = np.flatnonzero(size[label] == m)
-        number = np.searchsorted(chosen, label)
-        rows[number[mine], place[mine]] = mine
-        h, f = (_blocks(x, number, place, rows, size[label] == m) for x in (H, F))
+        number, rows, mine = _of_size(label, place, m)
+        h, f = (_blocks(x, number, place, rows, mine) for x in (H, F))
         Hinv, Finv = np.linalg.inv(h), np.linalg.inv(f)
         at = rows[:, :, None], rows[:, None, :]
         for whole, part in zip(out, (Hinv, Finv, Hinv @ f @ Hinv), strict=True):
             whole[at] = 0.5 * (part + part.swapaxes(1, 2))
     return out
+
+
+def _of_size(label, place, m) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The independent blocks of m parameters.
+
+    Returns:
+        Number of the block of each parameter among them, `(block, m)` parameters, and
+        True for those that are in one.
+    """
+    size = np.bincount(label)
+    chosen, mine = np.flatnonzero(size == m), size[label] == m
+    number = np.searchsorted(chosen, label)
+    rows = np.empty((len(chosen), m), int)
+    rows[number[mine], place[mine]] = np.flatnonzero(mine)
+    return number, rows, mine
 
 
 def _blocks(matrix, number, place, rows, mine) -> np.ndarray:
@@ -151,16 +178,80 @@ def _blocks(matrix, number, place, rows, mine) -> np.ndarray:
     return out
 
 
-def pool_covariance(u: Uncertainty, index: Any) -> np.ndarray:
+def pool_covariance(u: Uncertainty, index: Any) -> tuple[np.ndarray, bool]:
     """Covariance of the parameters of each pool, `(pool, n, n)`.
 
-    Beyond `LARGEST_MATRIX` parameters their correlations are left out.
+    Returns:
+        The matrices, and whether correlations were left out: they are where more than
+        `LARGEST_COUPLED` parameters are all coupled.
     """
-    index = np.asarray(index)
-    if u.covariance is not None:
-        return u.covariance[index[:, :, None], index[:, None, :]]
-    variance = np.nan_to_num(u.sigma[index]) ** 2
-    return variance[:, :, None] * np.eye(index.shape[1])
+    return u.of_pools(np.asarray(index))
+
+
+def uncorrelated(left_out: bool) -> list[str]:
+    """Say that the covariances of the amplitudes lack something."""
+    if not left_out:
+        return []
+    return [
+        "amplitude covariances: correlations of parameters are left out, for more than "
+        f"{LARGEST_COUPLED} are all coupled: these errors may be several times too "
+        "large, or too small. Use fewer patches, or patches that nest."
+    ]
+
+
+def _selected(H, F, label, index) -> tuple[np.ndarray, bool]:
+    """Entries of H^-1 F H^-1 for the parameters of each pool; the rest is not formed.
+
+    Args:
+        H: Hessian, positive.
+        F: Fisher's matrix.
+        label: Independent block of each parameter; a pool lies in one.
+        index: `(pool, n)`.
+    """
+    out, left_out = np.zeros((*index.shape, index.shape[1])), False
+    if not index.size:
+        return out, left_out
+    size, of_pool = np.bincount(label), label[index[:, 0]]
+    place = places(label)
+    for m in np.unique(size[np.unique(of_pool)]):
+        pools = np.flatnonzero(size[of_pool] == m)
+        if m <= _DENSE:
+            number, rows, mine = _of_size(label, place, m)
+            h, f = (_blocks(M, number, place, rows, mine) for M in (H, F))
+            inverse = np.linalg.inv(h)
+            found, i = inverse @ f @ inverse, place[index[pools]]
+            at = number[index[pools]][:, :1, None]
+            out[pools] = found[at, i[:, :, None], i[:, None, :]]
+            continue
+        for block in np.unique(of_pool[pools]):
+            mine = pools[of_pool[pools] == block]
+            rows = np.flatnonzero(label == block)
+            h, f = (M[rows][:, rows].tocsc() for M in (H, F))
+            if m <= LARGEST_COUPLED:
+                out[mine] = _by_columns(h, f, place[index[mine]])
+                continue
+            left_out = True
+            first = split(h)
+            invert = Factor if first is None else partial(Schur, first=first)
+            variance = sandwich_diagonal(h, f, invert)[1][place[index[mine]]]
+            out[mine] = variance[:, :, None] * np.eye(index.shape[1])
+    return out, left_out
+
+
+def _by_columns(h, f, index) -> np.ndarray:
+    """The same of one large block, column by column: `(pool, n, n)`."""
+    first = split(h)
+    invert = Factor(h) if first is None else Schur(h, first)
+    out, n = np.zeros((*index.shape, index.shape[1])), h.shape[0]
+    for start in range(0, n, _COLUMNS):
+        unit = np.zeros((n, min(_COLUMNS, n - start)))
+        unit[start + np.arange(unit.shape[1]), np.arange(unit.shape[1])] = 1.0
+        found = invert.solve(f @ invert.solve(unit))
+        for k in range(index.shape[1]):
+            column = index[:, k] - start
+            pools = np.flatnonzero((column >= 0) & (column < unit.shape[1]))
+            out[pools, :, k] = found[index[pools], column[pools][:, None]]
+    return out
 
 
 def disagreement(u: Uncertainty) -> float:
