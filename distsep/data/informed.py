@@ -15,6 +15,7 @@ from distsep.data.samples import marginalise_missing, rows
 # must be larger, or the laws are at fault and not the noise.
 _NO_PIVOT = 1e-12
 _PIVOT_OF_LAWS = 1e-11
+_TOGETHER = 4096  # samples that are looked at together: they stay in cache
 # Of the largest eigenvalue of an inverse covariance of unit diagonal.
 _NO_EIGENVALUE = 1e-12
 
@@ -45,23 +46,25 @@ def informed(noise: Noise, seen: np.ndarray, A: np.ndarray, joint: bool) -> Info
         A: `(row, column)` mixing matrix at any parameters.
         joint: Whether Stokes parameters are fitted jointly.
     """
+    size = np.linalg.norm(A, axis=0)
+    A = A / np.where(size > 0, size, 1.0)
     lower = [(i, j) for i in range(A.shape[1]) for j in range(i + 1)]
     if _least_pivot(_products(A, lower).sum(1), lower) < _PIVOT_OF_LAWS:
         return Informed()
-    number = None
-    if noise.kind == "pixel":
-        weight = np.where(seen, rows(noise.shape, joint), 0.0)
-        flat = weight.reshape(len(weight), -1)
-        entries = (_products(A, lower) @ flat).reshape(-1, *weight.shape[1:])
+    number, shape = None, rows(noise.shape, joint) if noise.kind == "pixel" else None
+    if shape is not None:
+        # No pivot is below that of A times the smallest weight over the largest.
+        least = np.linalg.eigvalsh(A.T @ A)[0] * shape.min(initial=np.inf)
+        if seen.all() and least > _NO_PIVOT * shape.max(initial=0.0):
+            return Informed()
+        tells = _apart(_products(A, lower), shape, seen, lower)
     else:
         invN = dense_rows(noise, seen, joint)
         NA = np.einsum("rsgp,sc->rcgp", invN, A)
-        entries = np.stack(
-            [np.einsum("r,rgp->gp", A[:, i], NA[:, j]) for i, j in lower]
-        )
+        entries = [np.einsum("r,rgp->gp", A[:, i], NA[:, j]) for i, j in lower]
+        tells = _least_pivot(np.stack(entries), lower) >= _NO_PIVOT
         number = _dimensions(invN)
         number = None if (number == seen.sum(0)).all() else number
-    tells = _least_pivot(entries, lower) >= _NO_PIVOT
     return Informed(number, None if tells.all() else tells)
 
 
@@ -85,10 +88,21 @@ def dense_rows(noise: Noise, seen: np.ndarray, joint: bool) -> np.ndarray:
 
 
 def _products(A: np.ndarray, lower: list) -> np.ndarray:
-    """`(entry, row)`: what a weight of a row adds to A^T N^-1 A, of unit columns."""
-    size = np.linalg.norm(A, axis=0)
-    unit = A / np.where(size > 0, size, 1.0)
-    return np.stack([unit[:, i] * unit[:, j] for i, j in lower])
+    """`(entry, row)`: what a weight of a row adds to A^T N^-1 A."""
+    return np.stack([A[:, i] * A[:, j] for i, j in lower])
+
+
+def _apart(
+    products: np.ndarray, weight: np.ndarray, seen: np.ndarray, lower: list
+) -> np.ndarray:
+    """Whether `(row, group, pix)` weights tell amplitudes apart: a few at a time."""
+    tells = np.empty(weight.shape[1:], bool)
+    for g in range(len(tells)):
+        for start in range(0, tells.shape[1], _TOGETHER):
+            at = np.s_[g, start : start + _TOGETHER]
+            some = np.where(seen[:, *at], weight[:, *at], 0.0)
+            tells[at] = _least_pivot(products @ some, lower) >= _NO_PIVOT
+    return tells
 
 
 def _least_pivot(entries: np.ndarray, lower: list) -> Any:

@@ -68,7 +68,8 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
         names = ", ".join(objective.parameters.names[i] for i in empty[:5])
         raise ValueError(
             f"`separate(global_terms=...)`: {names} multiplies zero in every observed "
-            "sample: its coefficient cannot be found. Leave it out."
+            "sample, or what the amplitudes there absorb: its coefficient cannot be "
+            "found. Leave it out, or give it a prior."
         )
     if len(linear) > LARGEST_DENSE:
         most = STEPS * len(linear) + 1
