@@ -22,12 +22,7 @@ from distsep.inference.objective import Objective
 from distsep.inference.passes import Devices, PoolSums
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
 from distsep.inference.sampling import Samples, sample
-from distsep.inference.uncertainty import (
-    Uncertainty,
-    pool_covariance,
-    uncertainty,
-    uncorrelated,
-)
+from distsep.inference.uncertainty import Uncertainty, uncertainty, uncorrelated
 from distsep.inference.words import describe
 from distsep.keep import Keeper, keeping_mistakes
 from distsep.maps import source_of
@@ -176,15 +171,12 @@ def separate(
     clock("errors")
 
     comm.require_same("beta", found.x)
-    covariance, left_out = None, False
-    if amplitude_covariance:
-        covariance, left_out = pool_covariance(errors, own.index)
     second = SecondPass(
         survey,
         own.tables(comm.bcast(found.x)),
         plan,
         problem.nstokes,
-        covariance,
+        errors.of_pools(np.asarray(own.index)) if amplitude_covariance else None,
         own.rows(found.x) if residuals else None,
     )
     keeper.open()
@@ -194,7 +186,7 @@ def separate(
     counts = comm.sum(np.array([*plan.count, plan.few], float))
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
     warnings += bandpass_warnings(problem.mixing, parameters.split(found.x))
-    warnings += uncorrelated(left_out)
+    warnings += uncorrelated(errors) if amplitude_covariance else []
     estimated = parameters.number - objective.gauge.shape[1]
     dof = int(counts[0] - problem.ncolumn * counts[1]) - estimated
     result = Result(
@@ -338,9 +330,9 @@ def _apply(
     keeper = Keeper(source, kept, output=output, overwrite=False, comm=comm)
     survey = problem.survey(devices, source)
     own, tables = problem.own, problem.own.tables(only_weights)
-    covariance, left_out = None, False
+    covariance = None
     if spread:
-        covariance, left_out = pool_covariance(errors, own.index)
+        covariance = errors.of_pools(np.asarray(own.index))
         # The weights know nothing of the global terms.
         covariance[:, own.nkind :] = 0.0
         covariance[:, :, own.nkind :] = 0.0
@@ -352,7 +344,7 @@ def _apply(
     applied = result.replace(
         **{**keeper.maps(), "chi2_total": chi2, "neg_log_like": chi2 / 2},
         residual_power=None,
-        warnings=(*result.warnings, *uncorrelated(left_out)),
+        warnings=(*result.warnings, *(uncorrelated(errors) if spread else ())),
         message="the weights of another fit: nothing was fitted to these maps",
     )
     keeper.finish(applied)

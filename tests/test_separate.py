@@ -14,6 +14,7 @@ from problems import NU, TRUTH, components
 import distsep
 import distsep.flow
 from distsep.data.healpix import UNSEEN, nest_to_ring
+from distsep.inference import uncertainty
 from distsep.inference.passes import Survey
 from distsep.problem import misfit
 
@@ -214,6 +215,21 @@ def test_amplitude_covariance_has_both_its_parts():
     expected = solved(x)[1] + np.einsum("knc,km,mne->nce", J, result.covariance, J)
     found = result.amplitude_covariance.reshape(expected.shape)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("coupled", [20_000, 0])
+def test_amplitude_covariance_of_very_many_parameters(coupled, monkeypatch):
+    """Without their full matrix; only what is all coupled is left out, and said."""
+    asked = {"amplitude_covariance": ["Dust"], "patches": {"Dust.beta_d": 2}}
+    whole = separate(observe(), **asked)
+    monkeypatch.setattr(uncertainty, "LARGEST_MATRIX", 0)
+    monkeypatch.setattr(uncertainty, "LARGEST_COUPLED", coupled)
+    monkeypatch.setattr(uncertainty, "_DENSE", 0)
+    found = separate(observe(), **asked)
+    assert found.covariance is None
+    off = found.amplitude_covariance / whole.amplitude_covariance - 1
+    said = [w for w in found.warnings if "correlations" in w]
+    assert (np.abs(off).max() < 1e-8) == (coupled > 0) == (not said)
 
 
 def test_residuals_are_what_the_amplitudes_leave():

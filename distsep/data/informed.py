@@ -49,23 +49,21 @@ def informed(noise: Noise, seen: np.ndarray, A: np.ndarray, joint: bool) -> Info
     size = np.linalg.norm(A, axis=0)
     A = A / np.where(size > 0, size, 1.0)
     lower = [(i, j) for i in range(A.shape[1]) for j in range(i + 1)]
-    if _least_pivot(_products(A, lower).sum(1), lower) < _PIVOT_OF_LAWS:
+    of_laws = _least_pivot(_products(A, lower).sum(1), lower)
+    if not of_laws > _PIVOT_OF_LAWS:
         return Informed()
-    number, shape = None, rows(noise.shape, joint) if noise.kind == "pixel" else None
-    if shape is not None:
-        # No pivot is below that of A times the smallest weight over the largest.
-        least = np.linalg.eigvalsh(A.T @ A)[0] * shape.min(initial=np.inf)
-        if seen.all() and least > _NO_PIVOT * shape.max(initial=0.0):
-            return Informed()
-        tells = _apart(_products(A, lower), shape, seen, lower)
-    else:
-        invN = dense_rows(noise, seen, joint)
-        NA = np.einsum("rsgp,sc->rcgp", invN, A)
-        entries = [np.einsum("r,rgp->gp", A[:, i], NA[:, j]) for i, j in lower]
-        tells = _least_pivot(np.stack(entries), lower) >= _NO_PIVOT
-        number = _dimensions(invN)
-        number = None if (number == seen.sum(0)).all() else number
-    return Informed(number, None if tells.all() else tells)
+    if noise.kind == "pixel":
+        tells = _by_weights(rows(noise.shape, joint), seen, A, lower)
+        return Informed(None, None if tells is None or tells.all() else tells)
+    invN = dense_rows(noise, seen, joint)
+    NA = np.einsum("rsgp,sc->rcgp", invN, A)
+    entries = [np.einsum("r,rgp->gp", A[:, i], NA[:, j]) for i, j in lower]
+    tells = _least_pivot(np.stack(entries), lower) >= _NO_PIVOT
+    number = _dimensions(invN)
+    return Informed(
+        None if (number == seen.sum(0)).all() else number,
+        None if tells.all() else tells,
+    )
 
 
 def dense_rows(noise: Noise, seen: np.ndarray, joint: bool) -> np.ndarray:
@@ -92,13 +90,18 @@ def _products(A: np.ndarray, lower: list) -> np.ndarray:
     return np.stack([A[:, i] * A[:, j] for i, j in lower])
 
 
-def _apart(
-    products: np.ndarray, weight: np.ndarray, seen: np.ndarray, lower: list
-) -> np.ndarray:
-    """Whether `(row, group, pix)` weights tell amplitudes apart: a few at a time."""
-    tells = np.empty(weight.shape[1:], bool)
-    for g in range(len(tells)):
-        for start in range(0, tells.shape[1], _TOGETHER):
+def _by_weights(
+    weight: np.ndarray, seen: np.ndarray, A: np.ndarray, lower: list
+) -> np.ndarray | None:
+    """Whether weights tell the amplitudes of each sample apart; None: all do."""
+    # No pivot is below that of A, times the smallest weight over the largest.
+    least = np.linalg.eigvalsh(A.T @ A)[0] * weight.min(initial=np.inf)
+    if seen.all() and least > _NO_PIVOT * weight.max(initial=0.0):
+        return None
+    _, ngroup, npix = weight.shape
+    products, tells = _products(A, lower), np.empty((ngroup, npix), bool)
+    for g in range(ngroup):
+        for start in range(0, npix, _TOGETHER):
             at = np.s_[g, start : start + _TOGETHER]
             some = np.where(seen[:, *at], weight[:, *at], 0.0)
             tells[at] = _least_pivot(products @ some, lower) >= _NO_PIVOT

@@ -9,7 +9,6 @@ to both.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -39,8 +38,9 @@ class Uncertainty:
         sigma_hessian, sigma_fisher: Of H^-1, of F^-1.
         covariance, hessian_inverse, fisher_inverse: Full matrices, or None.
         indefinite: True for parameters of blocks whose Hessian is not positive.
-        of_pools: `(pool, n)` parameters -> `(pool, n, n)` entries of the covariance,
-            and whether correlations were left out.
+        of_pools: `(pool, n)` parameters -> `(pool, n, n)` entries of the covariance.
+        left_out: Whether these lack correlations: of more than `LARGEST_COUPLED`
+            parameters that are all coupled.
     """
 
     sigma: np.ndarray
@@ -50,7 +50,8 @@ class Uncertainty:
     hessian_inverse: np.ndarray | None
     fisher_inverse: np.ndarray | None
     indefinite: np.ndarray
-    of_pools: Callable[[np.ndarray], tuple[np.ndarray, bool]]
+    of_pools: Callable[[np.ndarray], np.ndarray]
+    left_out: bool
 
 
 def uncertainty(objective: Objective, local: Local) -> Uncertainty:
@@ -75,11 +76,11 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
 
     def of_pools(index):
         if C is not None:
-            return C[index[:, :, None], index[:, None, :]], False
-        found, left_out = _selected(H, F, objective.label, index)
+            return C[index[:, :, None], index[:, None, :]]
+        found = _selected(H, F, objective.label, sandwich + free, index)
         found -= gauge[index] @ gauge[index].swapaxes(1, 2)
         live = ~held[index]
-        return found * (live[:, :, None] & live[:, None, :]), left_out
+        return found * (live[:, :, None] & live[:, None, :])
 
     def root(v):
         return np.where(held | ~(v > 0), np.nan, np.sqrt(np.abs(v)))
@@ -90,6 +91,7 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
         if held.any() or gauge.shape[1]:
             live, known = np.outer(~held, ~held), gauge @ gauge.T
             Hinv, Finv, C = (np.where(live, m - known, 0.0) for m in (Hinv, Finv, C))
+    largest = int(np.bincount(objective.label).max(initial=0))
     return Uncertainty(
         root(sandwich),
         root(inverse),
@@ -99,6 +101,7 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
         Finv,
         local.indefinite[objective.label] if n else np.zeros(0, bool),
         of_pools,
+        C is None and largest > LARGEST_COUPLED,
     )
 
 
@@ -178,19 +181,9 @@ def _blocks(matrix, number, place, rows, mine) -> np.ndarray:
     return out
 
 
-def pool_covariance(u: Uncertainty, index: Any) -> tuple[np.ndarray, bool]:
-    """Covariance of the parameters of each pool, `(pool, n, n)`.
-
-    Returns:
-        The matrices, and whether correlations were left out: they are where more than
-        `LARGEST_COUPLED` parameters are all coupled.
-    """
-    return u.of_pools(np.asarray(index))
-
-
-def uncorrelated(left_out: bool) -> list[str]:
-    """Say that the covariances of the amplitudes lack something."""
-    if not left_out:
+def uncorrelated(u: Uncertainty) -> list[str]:
+    """Say that covariances of amplitudes lack something."""
+    if not u.left_out:
         return []
     return [
         "amplitude covariances: correlations of parameters are left out, for more than "
@@ -199,18 +192,19 @@ def uncorrelated(left_out: bool) -> list[str]:
     ]
 
 
-def _selected(H, F, label, index) -> tuple[np.ndarray, bool]:
+def _selected(H, F, label, diagonal, index) -> np.ndarray:
     """Entries of H^-1 F H^-1 for the parameters of each pool; the rest is not formed.
 
     Args:
         H: Hessian, positive.
         F: Fisher's matrix.
         label: Independent block of each parameter; a pool lies in one.
+        diagonal: Of H^-1 F H^-1: all there is for more than `LARGEST_COUPLED`.
         index: `(pool, n)`.
     """
-    out, left_out = np.zeros((*index.shape, index.shape[1])), False
+    out = np.zeros((*index.shape, index.shape[1]))
     if not index.size:
-        return out, left_out
+        return out
     size, of_pool = np.bincount(label), label[index[:, 0]]
     place = places(label)
     for m in np.unique(size[np.unique(of_pool)]):
@@ -225,17 +219,13 @@ def _selected(H, F, label, index) -> tuple[np.ndarray, bool]:
             continue
         for block in np.unique(of_pool[pools]):
             mine = pools[of_pool[pools] == block]
+            if m > LARGEST_COUPLED:
+                out[mine] = diagonal[index[mine]][:, :, None] * np.eye(index.shape[1])
+                continue
             rows = np.flatnonzero(label == block)
             h, f = (M[rows][:, rows].tocsc() for M in (H, F))
-            if m <= LARGEST_COUPLED:
-                out[mine] = _by_columns(h, f, place[index[mine]])
-                continue
-            left_out = True
-            first = split(h)
-            invert = Factor if first is None else partial(Schur, first=first)
-            variance = sandwich_diagonal(h, f, invert)[1][place[index[mine]]]
-            out[mine] = variance[:, :, None] * np.eye(index.shape[1])
-    return out, left_out
+            out[mine] = _by_columns(h, f, place[index[mine]])
+    return out
 
 
 def _by_columns(h, f, index) -> np.ndarray:
