@@ -193,12 +193,18 @@ def _whitener(shape: np.ndarray, seen: np.ndarray) -> np.ndarray:
     # Of a unit diagonal: what is rounding then is zero, and no information.
     scale = np.where(there, np.sqrt(np.where(there, np.diagonal(shape), 1.0)), 1.0)
     unit = shape / np.outer(scale, scale)
-    invN = unit[np.ix_(live, live)]
+    invN = shape[np.ix_(live, live)]
     if len(lost):
         # Marginalise the missing bands: the inverse of the block of the covariance.
         half = _root(unit[np.ix_(lost, lost)], -0.5) @ unit[np.ix_(lost, live)]
+        half = half * scale[live]
         invN = invN - half.T @ half
-    out[np.ix_(np.arange(len(live)), live)] = _root(invN, 0.5) * scale[live]
+    root = _root(invN / np.outer(scale[live], scale[live]), 0.5) * scale[live]
+    if root.any(1).all():
+        # Of full rank: rows at right angles, of the matrix itself, round the least.
+        values, vectors = np.linalg.eigh(invN)
+        root = np.sqrt(np.clip(values, 0, None))[:, None] * vectors.T
+    out[np.ix_(np.arange(len(live)), live)] = root
     return out
 
 
