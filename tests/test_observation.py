@@ -283,3 +283,21 @@ def test_wrong_input_gives_one_clear_error(wrong):
     changes, match = WRONG[wrong]
     with pytest.raises((ValueError, TypeError), match=match):
         observe(**changes)
+
+
+@pytest.mark.parametrize("name", ["maps", "noise_variance", "nu", "depth_p"])
+def test_arrays_that_carry_a_unit_are_refused(name):
+    """It would be dropped without a word: K as uK, THz as GHz."""
+
+    class Quantity(np.ndarray):  # as astropy's
+        unit = "K"
+
+    given = {"maps": np.ones((2, 2, 12)), "noise_variance": np.ones((2, 2, 12))}
+    bands = {"nu": np.array([40.0, 90.0]), "depth_p": np.ones(2)}
+    for values in (given, bands):
+        if name in values:
+            values[name] = values[name].view(Quantity)
+    with pytest.raises((TypeError, ValueError), match=f"{name}.*carries a unit, K"):
+        distsep.Observation(
+            **given, instrument=distsep.Instrument(**bands), stokes="QU", nside=1
+        )

@@ -10,6 +10,7 @@ import numpy as np
 
 from distsep.data import pages
 from distsep.data.healpix import UNSEEN, filled, refuse_masked
+from distsep.model.mistakes import unit_of
 
 LARGEST = 1e20
 """No sky is as bright, in any unit: such a number was UNSEEN, times something."""
@@ -27,6 +28,11 @@ def checked_maps(maps: Any, nfreq: int, stokes: str) -> tuple[np.ndarray, np.nda
         TypeError, ValueError: no real numbers, another shape, infinite or absurd
             values.
     """
+    if unit := unit_of(maps):
+        raise TypeError(
+            f"`Observation(maps=...)` carries a unit, {unit}, which is not read: give "
+            "plain numbers (`maps.value`), and their unit as `unit=`."
+        )
     d = np.asarray(filled(maps, np.nan))
     if d.dtype.kind not in "iuf":
         raise TypeError(f"`Observation(maps=...)` must be real numbers, got {d.dtype}.")

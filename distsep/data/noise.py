@@ -11,7 +11,7 @@ import numpy as np
 
 from distsep.data.healpix import UNSEEN, filled, pixel_area_arcmin2, refuse_masked
 from distsep.model.instrument import Instrument
-from distsep.model.mistakes import is_number
+from distsep.model.mistakes import is_number, unit_of
 
 # Largest inverse variance [uK_CMB^-2]: the likelihood multiplies two.
 _MOST = 1e100
@@ -42,6 +42,11 @@ class Noise:
 
 def numbers(values, name: str) -> np.ndarray:
     """Return an argument of `Observation` as an array of float64, or name it."""
+    if unit := unit_of(values):
+        raise TypeError(
+            f"`Observation({name}=...)` carries a unit, {unit}, which is not read: "
+            "give plain numbers, in the unit of the maps."
+        )
     try:
         if np.iscomplexobj(values):
             raise ValueError("complex numbers")

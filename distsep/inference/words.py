@@ -103,13 +103,16 @@ def _unreliable(objective: Objective, found: Fit, errors: Uncertainty) -> list[s
 def _contradicted(objective: Objective, found: Fit, errors: Uncertainty) -> list[str]:
     """Say which priors the data contradict.
 
-    The estimate x of data and prior has the variance s^2; (x - mean)^2 / (std^2 - s^2)
-    is the distance of the data alone from the prior, in units of what both allow.
+    x - mean is s^2 times the score of the data at the mean, s^2 of the Hessian. Where
+    both agree the score has the variance F + H^2 std^2 of the data, and s^4 F is what
+    the sandwich has beyond the prior's share: of a good Hessian, std^2 - s^2 in all.
     """
     p = objective.parameters
     known = np.flatnonzero(p.prior_precision > 0)
     variance = 1 / p.prior_precision[known]
-    apart = variance - np.nan_to_num(errors.sigma_hessian[known]) ** 2
+    s2 = np.nan_to_num(errors.sigma_hessian[known]) ** 2
+    of_score = np.nan_to_num(errors.sigma[known]) ** 2 - s2**2 / variance
+    apart = of_score + variance * (1 - s2 / variance) ** 2
     informed = apart > 1e-9 * variance
     z = np.abs(found.x - p.prior_mean)[known] / np.sqrt(np.where(informed, apart, 1.0))
     z = np.where(informed, z, 0.0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distsep.model import units
-from distsep.model.mistakes import listed
+from distsep.model.mistakes import listed, unit_of
 from distsep.model.quadrature import RESPONSES, Quadrature
 
 
@@ -241,6 +241,12 @@ def _vector(
     value: Any, length: int | None, argument: str, mistakes: list[str]
 ) -> np.ndarray | None:
     if value is None:
+        return None
+    if unit := unit_of(value):
+        mistakes.append(
+            f"`{argument}` carries a unit, {unit}, which is not read: give plain "
+            "numbers (nu in GHz, depths in uK_CMB arcmin, fwhm in arcmin)"
+        )
         return None
     try:
         if isinstance(value, Sequence):

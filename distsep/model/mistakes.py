@@ -13,6 +13,11 @@ Real = float | int | np.number
 """A real number, as callers write them."""
 
 
+def unit_of(values: Any) -> str:
+    """Unit that an array carries itself, as those of astropy do, or nothing."""
+    return str(getattr(values, "unit", None) or "")
+
+
 class InputError(ValueError):
     """Everything that is wrong with what the caller gave.
 
