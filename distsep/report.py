@@ -63,11 +63,19 @@ def report(
 
     Raises:
         FileExistsError: a directory that is a store, or in one.
+        ValueError: a result of one of several ranks, which has a part of the sky.
 
     Communication: none; one rank is enough.
     """
     directory = Path(directory)
     require_outside(directory)
+    own, grid = result.cell_ids, result.grid
+    if own is not None and grid is not None and len(own) < grid.npix:
+        raise ValueError(
+            f"`Result.report`: this rank has {len(own)} of the {grid.npix} pixels of "
+            "the sky. Let all ranks write a store, `output=...` or `result.save(path, "
+            "comm=...)`, and report that: `distsep.read(path).report(...)` on one."
+        )
     directory.mkdir(parents=True, exist_ok=True)
     if truth is None and isinstance(observation, StoredObservation):
         truth = observation

@@ -248,3 +248,15 @@ def test_one_value_of_everything_needs_one_picture(tmp_path):
     result = dataclasses.replace(result, patches={})
     names = [file.name for file in report(result, tmp_path)]
     assert names == ["report.txt", "report.png"]
+
+
+def test_a_part_of_the_sky_is_not_drawn_as_the_sky(tmp_path):
+    """One rank's result: nor written as a store."""
+    _, whole, _ = sky()
+    grid = Grid.of(2 * len(whole.cell_ids))
+    part = dataclasses.replace(whole, grid=grid)
+    with pytest.raises(ValueError, match="this rank has .* of the .*save"):
+        report(part, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+    with pytest.raises(ValueError, match=r"Result.save.*1 rank.*with `comm=`"):
+        store.save_result(part, tmp_path / "part.zarr")

@@ -174,9 +174,11 @@ def save_result(
     maps, start = pixel_maps(result), result.first_pixel
     grid = result.grid or Grid.of(maps["cell_ids"].size)
     npix = maps["cell_ids"].shape[-1]
-    if sum(comm.allgather(npix)) != grid.npix:
+    held = sum(comm.allgather(npix))
+    if held != grid.npix:
         raise ValueError(
-            f"`save_result`: the ranks do not hold the {grid.npix} pixels of the sky."
+            f"`Result.save`: {comm.size} rank(s) hold {held} of the {grid.npix} pixels "
+            "of the sky: let all ranks save it, with `comm=`."
         )
     arrays = result_arrays(
         result.component_names,

@@ -100,6 +100,8 @@ class GroupWriter:
                 self._create(kind, arrays, attributes or {})
             except OSError as error:
                 failure = error
+            except zarr.errors.BaseZarrError:  # what another process has just made
+                failure = _in_use(self.path)
         failure = self._comm.bcast(failure)
         if failure is not None:
             raise failure
@@ -121,11 +123,7 @@ class GroupWriter:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
-            raise FileExistsError(
-                f"{self.path} is being written by another process. The ranks of one "
-                "run write one store if each is given the ranks "
-                "(`comm=distsep.parallel.world()`); else choose another name."
-            ) from None
+            raise _in_use(self.path) from None
 
     def __enter__(self) -> Any:
         return self
@@ -383,6 +381,14 @@ class GroupReader:
             what = f"there is no such array, only {', '.join(self.names)}"
             raise ValueError(damaged(self.path, what, name))
         return self._arrays[name]
+
+
+def _in_use(path: Path) -> FileExistsError:
+    return FileExistsError(
+        f"{path} is being written by another process. The ranks of one run write one "
+        "store if each is given the ranks (`comm=distsep.parallel.world()`); else "
+        "choose another name."
+    )
 
 
 def _beside(path: Path, what: str) -> Path:
