@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.errors import BaseZarrError
 
 from distsep.data import pages
 from distsep.data.blocks import Grid
@@ -100,7 +101,7 @@ class GroupWriter:
                 self._create(kind, arrays, attributes or {})
             except OSError as error:
                 failure = error
-            except zarr.errors.BaseZarrError:  # what another process has just made
+            except BaseZarrError:  # what another process has just made
                 failure = _in_use(self.path)
         failure = self._comm.bcast(failure)
         if failure is not None:
