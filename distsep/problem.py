@@ -243,7 +243,8 @@ def bandpass_warnings(mixing: MixingMatrix, parameters: Mapping[str, Any]) -> li
         return []
     return [
         f"an emission law at the fitted parameters is {off:.1g} off in a band: it is "
-        "narrower there than where it starts. Start it near the fitted values."
+        "narrower there than at its defaults. Give `Component(defaults=...)` near the "
+        "fitted values."
     ]
 
 

@@ -103,8 +103,9 @@ class MixingMatrix:
         # What the laws are at values that are wrong would only mislead.
         if not mistakes:
             laws = self.components, self._sources
-            nodes = partial(self.instrument.quadrature, unit)
-            self._quadrature = nodes_for(*laws, nodes, list(self.defaults.values()))
+            finer = partial(self.instrument.quadrature, unit)
+            start = list(self.defaults.values())
+            self._quadrature = nodes_for(*laws, self._quadrature, finer, start)
             mistakes = trial_mistakes(
                 *laws, self._quadrature, self.defaults, self.bounds
             )

@@ -1,6 +1,7 @@
 """A trial of the emission laws where they start: what no fit could repair is named."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from distsep.model.syntax import short
 
 _CONSTANT = 1e-10  # of the ratio of two laws over the bands, relative
 _STEP = 0.01
-_FINENESS = (1, 4, 16)  # of the nodes of bandpasses, until they serve the laws
+_FINER = (4, 16)  # nodes of bandpasses, where those of `fineness` 1 do not serve
 _NODES_OFF = 1e-7  # of a law, where it starts
 
 
@@ -78,7 +79,8 @@ def trial_mistakes(
 def nodes_for(
     components: Sequence[Any],
     sources: Sequence[dict[str, Source]],
-    quadrature_of: Callable[[int | None], Quadrature],
+    quadrature: Quadrature,
+    finer: Callable[[int | None], Quadrature],
     start: Sequence[float],
 ) -> Quadrature:
     """The fewest nodes of long bandpasses that integrate these laws as all samples do.
@@ -88,14 +90,16 @@ def nodes_for(
     Args:
         components: Emission laws.
         sources: For each law, where each of its parameters comes from.
-        quadrature_of: By `fineness`, see `Quadrature.of`.
+        quadrature: With as few nodes as serve a smooth law.
+        finer: The same by `fineness`, see `Quadrature.of`.
         start: Of the free parameters, in their order.
 
     Communication: none.
     """
-    whole = quadrature_of(None)
-    for fineness in _FINENESS if is_long(whole) else ():
-        fewer = quadrature_of(fineness)
+    if not is_long(quadrature):
+        return quadrature
+    whole = finer(None)
+    for fewer in chain([quadrature], map(finer, _FINER)):
         if nodes_off(components, sources, fewer, whole, start) < _NODES_OFF:
             return fewer
     return whole
