@@ -76,10 +76,9 @@ class Entries:
             triangle: Of as many columns as it moves; the others stay.
         """
         nmoved, ncolumn = triangle.shape[-1], self.shape[1]
-        kept = np.arange(nmoved, ncolumn)
-        whole = jnp.zeros((*triangle.shape[:-2], ncolumn, ncolumn))
-        whole = whole.at[..., :nmoved, :nmoved].set(triangle)
-        whole = whole.at[..., kept, kept].set(1.0)
+        ends = [(0, 0)] * (triangle.ndim - 2) + [(0, ncolumn - nmoved)] * 2
+        ones = np.diag(np.arange(ncolumn) >= nmoved)
+        whole = jnp.pad(triangle, ends) + ones.astype(triangle.dtype)
         places = tuple(
             dict.fromkeys(
                 (*kinds, j)
@@ -88,7 +87,8 @@ class Entries:
             )
         )
         column = np.array([p[-1] for p in places], int)
-        value = jnp.zeros((*self.value.shape[:-2], len(places), self.value.shape[-1]))
+        shape = *self.value.shape[:-2], len(places), self.value.shape[-1]
+        value = jnp.zeros(shape, self.value.dtype)
         for i in sorted({p[-1] for p in self.places}):
             of = self._number(np.array([(*p[:-1], i) for p in places], int))
             value = value + self._with_zero[..., of, :] * whole[..., i, column, None]
@@ -111,8 +111,8 @@ class Entries:
 
     @property
     def _with_zero(self) -> Array:
-        zero = jnp.zeros((*self.value.shape[:-2], 1, self.value.shape[-1]))
-        return jnp.concatenate([self.value, zero], -2)
+        shape = *self.value.shape[:-2], 1, self.value.shape[-1]
+        return jnp.concatenate([self.value, jnp.zeros(shape, self.value.dtype)], -2)
 
 
 def _ascend(place: tuple[int, ...]) -> bool:

@@ -186,14 +186,7 @@ def over_blocks(mesh: Mesh, function: Callable[..., Any]) -> Callable:
         found = jax.lax.map(step, (jnp.arange(nsteps), groups))
         return jax.tree.map(lambda x: x.reshape(nblocks, *x.shape[2:]), found)
 
-    return jax.jit(
-        jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(None, AXIS), PartitionSpec(AXIS)),
-            out_specs=PartitionSpec(AXIS),
-        )
-    )
+    return _on_every_device(mesh, local, PartitionSpec(AXIS))
 
 
 @lru_cache(maxsize=64)
@@ -214,12 +207,47 @@ def over_shares(mesh: Mesh, function: Callable[..., Any], axes: Any = 0) -> Call
     Communication: none.
     """
     out = jax.tree.map(lambda axis: PartitionSpec(*[None] * axis, AXIS), axes)
-    return jax.jit(
-        jax.shard_map(
-            function,
+    return _on_every_device(mesh, function, out, check_vma=False)
+
+
+def _on_every_device(mesh: Mesh, local: Callable, out_specs: Any, **options: Any):
+    """Run a function of `(shared, maps, blocks)` on every device, on its share.
+
+    Arrays without elements are made there: XLA of jaxlib 0.11 crashes where a program
+    of several devices takes them as arguments.
+    """
+    specs = PartitionSpec(), PartitionSpec(None, AXIS), PartitionSpec(AXIS)
+
+    def function(*arguments: Any) -> Any:
+        leaves, tree = jax.tree.flatten(arguments)
+        spec = [
+            s
+            for s, x in zip(specs, arguments, strict=True)
+            for _ in range(jax.tree.structure(x).num_leaves)
+        ]
+        kept = [k for k, x in enumerate(leaves) if x.size]
+
+        def whole(*given: Any) -> Any:
+            every = [
+                None if x.size else jnp.zeros(_share(mesh, s, x), x.dtype)
+                for s, x in zip(spec, leaves, strict=True)
+            ]
+            for k, x in zip(kept, given, strict=True):
+                every[k] = x
+            return local(*jax.tree.unflatten(tree, every))
+
+        mapped = jax.shard_map(
+            whole,
             mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(None, AXIS), PartitionSpec(AXIS)),
-            out_specs=out,
-            check_vma=False,
+            in_specs=tuple(spec[k] for k in kept),
+            out_specs=out_specs,
+            **options,
         )
-    )
+        return mapped(*(leaves[k] for k in kept))
+
+    return jax.jit(function)
+
+
+def _share(mesh: Mesh, spec: PartitionSpec, x: Any) -> tuple[int, ...]:
+    """Shape of one device's share of an array."""
+    return NamedSharding(mesh, spec).shard_shape(x.shape)
