@@ -94,10 +94,11 @@ def test_the_likelihood_is_the_same(case, size):
     np.testing.assert_allclose(found, hessian, rtol=0, atol=1e-9 * abs(hessian).max())
     # The step to the optimum: how far apart the two optima are, in sigma.
     off = (full.gradient(a[1]) - small.gradient(b[1])) * sigma
-    # The last bit of a root, whose entries are the signal of all samples together, in
-    # units of the noise: 2e-7 at the largest signal.
+    # The last bits of a root, whose entries are the signal of all samples together, in
+    # units of the noise: 1e-7 each at the largest signal. Which way they are rounded
+    # is up to the libraries.
     last_bit = np.finfo(float).eps * size * NPIX**0.5
-    assert np.abs(np.linalg.solve(hessian, off)).max() < 1e-9 + 4 * last_bit
+    assert np.abs(np.linalg.solve(hessian, off)).max() < 1e-9 + 10 * last_bit
     value, reduced = (
         o.value(p[1]).sum() - o.value(p[0]).sum() for o, p in ((full, a), (small, b))
     )

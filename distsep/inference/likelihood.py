@@ -277,8 +277,8 @@ def _bending(T: Tables, lanes: _Lanes, block: Block, template):
     dA, ncomp = T.dA.dense(1), T.A.shape[1]
     nkind, n = len(dA), len(dA) + len(template)
     G = _dot(lanes.Nr, columns.T)
-    out = jnp.zeros((n, n))
-    out = out.at[:nkind, :nkind].set(jnp.einsum("ijrc,rc->ij", T.d2A.dense(2), G))
+    bent = jnp.einsum("ijrc,rc->ij", T.d2A.dense(2), G)
+    out = jnp.pad(bent, (0, n - nkind))
     # A regional column moves with beta and is multiplied by its coefficient.
     for k in range(T.regional.shape[1]):
         place = n - T.regional.shape[1] + k
