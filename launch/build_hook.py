@@ -13,11 +13,12 @@ class Kernels(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         """Compile, and put the libraries into the wheel."""
         build = runpy.run_path(f"{self.root}/distsep/native/build.py")
-        try:
-            made = build["compile_kernels"]()
-        except RuntimeError as error:
-            sys.stderr.write(f"distsep: no compiled kernels: {error}\n")
-            made = []
+        made = []
+        for compile_some in ("compile_kernels", "compile_gpu_kernels"):
+            try:
+                made += build[compile_some]()
+            except RuntimeError as error:
+                sys.stderr.write(f"distsep: {compile_some}: {error}\n")
         if made:
             build_data["pure_python"] = False
             build_data["infer_tag"] = True

@@ -1,5 +1,9 @@
 """What runs on accelerators only, run here: by an interpreter, or as far as it goes."""
 
+import ctypes
+import subprocess
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +14,7 @@ from test_native import NPOOL, NROW, VALUE_GRADIENT, make_tables
 import distsep
 from distsep.inference.gpu_sums import value_gradient
 from distsep.inference.likelihood import Block
+from distsep.native import build, gpu
 from distsep.native import kernels as native
 from distsep.parallel import mesh as meshes
 
@@ -73,6 +78,116 @@ def test_the_kernel_of_gpus_is_written_for_triton(nkind, dtype):
     assert found.mlir_module().count(f"@{target}(") == 1
     (out,) = found.out_avals
     assert (out.shape, out.dtype) == ((NBLOCK, NTILE, 3 + nkind), dtype)
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    """The kernels in CUDA, run by threads of the host."""
+    compiler = build.compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    path = tmp_path_factory.mktemp("emulated") / "gpu.so"
+    source = Path(__file__).with_name("emulated_gpu.cpp")
+    flags = ("-std=c++20", "-O2", "-shared", "-fPIC", "-pthread")
+    subprocess.run(
+        [compiler, *flags, f"-I{build.HERE}", str(source), "-o", str(path)], check=True
+    )
+    return ctypes.CDLL(str(path))
+
+
+def emulated_roots(library, d, t, ntile):
+    """`native.gpu.root` of `(block, row, lane)` samples."""
+    n = d.shape[1] + t.shape[1]
+    out = np.full((len(d), ntile, n, n), np.nan)
+    sizes = np.array([len(d), d.shape[1], t.shape[1], ntile, d.shape[2]], np.int32)
+    call = library.roots64 if d.dtype == np.float64 else library.roots32
+    call(*(np.ctypeslib.as_ctypes(x.ravel()) for x in (d, t, sizes)), out.ctypes)
+    return out
+
+
+ROOTS = {
+    "a tile": (1e2, 0, 15, 0, 1, 256, np.float64),
+    "bright, and brighter": (1e7, 3, 15, 0, 1, 512, np.float64),
+    "templates": (1e4, 1, 13, 2, 2, 64, np.float64),
+    "more rows": (1e3, 1, 20, 3, 1, 128, np.float64),
+    "single precision": (1e3, 1, 15, 1, 2, 128, np.float32),
+}
+
+
+@pytest.mark.parametrize("case", ROOTS)
+def test_roots_in_cuda_are_those_of_a_qr_factorisation(emulated, case):
+    """To what float64 leaves of the noise, however bright the signal."""
+    size, steep, nrow, ntemplate, ntile, nlane, dtype = ROOTS[case]
+    rng = np.random.default_rng(11)
+    A, s = rng.normal(size=(nrow, 3)), size * rng.normal(size=(2, 3, nlane))
+    s *= np.exp(steep * np.linspace(-1, 1, nlane))
+    d = (np.einsum("rc,bcl->brl", A, s) + rng.normal(size=(2, nrow, nlane))).astype(
+        dtype
+    )
+    t = rng.normal(size=(2, ntemplate, nlane)).astype(dtype)
+    roots = emulated_roots(emulated, d, t, ntile)
+    assert (np.tril(roots, -1) == 0).all()
+    x = np.concatenate([d, t], 1).astype(float).reshape(2, -1, ntile, nlane // ntile)
+    for b, k in np.ndindex(2, ntile):
+        R = np.linalg.qr(x[b, :, k].T, mode="r")
+        ratio = np.linalg.solve(R.T, roots[b, k].T).T
+        off = np.abs(ratio.T @ ratio - np.eye(len(R))).max()
+        assert off < 1e-12 + 300 * np.finfo(float).eps * size * np.exp(steep)
+
+
+def test_roots_in_cuda_of_rows_that_are_zero_or_the_same(emulated):
+    rng = np.random.default_rng(12)
+    d = rng.normal(size=(1, 6, 256))
+    d[:, 1] = 0  # a band that did not observe
+    d[:, 2, :200] = 0  # a template of some pixels
+    d[:, 4] = 2 * d[:, 3]
+    d[:, 5] = d[:, 0] + 1e-9 * d[:, 5]
+    (root,) = emulated_roots(emulated, d, np.zeros((1, 0, 256)), 1)[0]
+    assert (root[:, 1] == 0).all()
+    x = d[0]
+    scale = np.sqrt(np.diagonal(x @ x.T))
+    scale[1] = 1
+    np.testing.assert_allclose(
+        root.T @ root / np.outer(scale, scale),
+        x @ x.T / np.outer(scale, scale),
+        rtol=0,
+        atol=1e-13,
+    )
+    # The difference of two rows that are almost the same is kept.
+    left = np.linalg.norm(root[:, 5] - root[:, 0])
+    np.testing.assert_allclose(left, np.linalg.norm(x[5] - x[0]), rtol=1e-6)
+
+
+def test_roots_in_cuda_of_a_sky_without_noise(emulated):
+    """Fifteen bands, of which three make up the others: nothing but their last bits."""
+    rng = np.random.default_rng(13)
+    A, s = rng.normal(size=(15, 3)), rng.normal(size=(3, 1024))
+    s *= np.exp(4 * np.linspace(-1, 1, 1024))
+    x = A @ s
+    (root,) = emulated_roots(emulated, x[None], np.zeros((1, 0, 1024)), 1)[0]
+    scale = np.sqrt(np.diagonal(x @ x.T))
+    off = (root.T @ root - x @ x.T) / np.outer(scale, scale)
+    assert np.abs(off).max() < 1e-13
+    # What is left of the others is not more than that.
+    across = np.linalg.svd(A)[0][:, 3:]
+    assert np.linalg.norm(root @ across, axis=0).max() < 1e-13 * scale.max()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_roots_on_a_gpu_are_a_call_of_the_kernel_in_cuda(dtype):
+    """As far as it goes without a GPU; some blocks at a time, as `over_blocks` does."""
+    target = "distsep_gpu_root"
+    known = [export.DisabledSafetyCheck.custom_call(target)]
+
+    def program(d, t):
+        return jax.vmap(lambda d, t: gpu.root(d, t, 2))(d, t)
+
+    found = export.export(jax.jit(program), platforms=["cuda"], disabled_checks=known)(
+        jnp.ones((5, 7, 64), dtype), jnp.ones((5, 1, 64), dtype)
+    )
+    assert found.mlir_module().count(f"@{target}(") == 1
+    (out,) = found.out_avals
+    assert (out.shape, out.dtype) == ((5, 2, 64), jnp.float64)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 from rich.text import Text
 
 from distsep.cli.session import Session
-from distsep.native import kernels
+from distsep.native import gpu, kernels
 from distsep.parallel import cores
 
 PACKAGES = (
@@ -126,7 +126,8 @@ def _kernels(session: Session) -> str:
     if kernels.usable():
         return words
     if kernels.asked() and jax.default_backend() == "gpu":
-        return f"{words}; on the GPU a Pallas kernel, and programs of XLA"
+        roots = "a compiled kernel for roots" if gpu.usable() else gpu.state()[1]
+        return f"{words}; on the GPU {roots}, a Pallas kernel, and programs of XLA"
     return f"{words}; programs of XLA are used"
 
 

@@ -1,6 +1,7 @@
-"""Value and gradient on a GPU, in one sweep of its memory: a Pallas kernel.
+"""The sums over tiles on a GPU, in one sweep of its memory, of many blocks at once.
 
-A program takes some lanes of one tile. It reads their data and variances, solves for
+Roots are a kernel in CUDA (see `native.gpu`). Value and gradient are one in Pallas: a
+program takes some lanes of one tile. It reads their data and variances, solves for
 their amplitudes, and reads them again, from cache, for what the sums need; the tables
 of its pool are the same numbers for all of its lanes. The same sums as
 `block_value_gradient`, of all blocks at once. Nothing depends on how many blocks there
@@ -18,6 +19,8 @@ from jax.experimental.pallas import triton
 
 from distsep.inference.likelihood import Block, Tables, block_value_gradient
 from distsep.inference.native_sums import few_components, for_samples
+from distsep.inference.reduce import block_root
+from distsep.native import gpu
 from distsep.native import kernels as native
 
 # Lanes of a program, one for each of its threads. A tile of less than a warp is left to
@@ -37,12 +40,19 @@ def gpu_kernel(kernel: Callable, tables: Any, block: Block) -> Callable | None:
 
     Communication: none.
     """
+    tile = block.d.shape[-1] // block.pool.shape[-1]
+    if kernel is block_root:
+        entries = block.d.shape[-2] + block.t.shape[-2]
+        return _root if gpu.usable() and gpu.fits(entries, tile) else None
     if kernel is not block_value_gradient or not native.asked():
         return None
-    tile = block.d.shape[-1] // block.pool.shape[-1]
     fits = tile >= WARP and block.d.shape[-2] <= _MOST_ROWS and block.invN is None
     fits = fits and block.d.size < _MOST_NUMBERS
     return value_gradient if fits and few_components(tables) else None
+
+
+def _root(_tables: Any, block: Block, _template: tuple) -> Array:
+    return gpu.root(block.d, block.t, block.pool.shape[-1])
 
 
 def value_gradient(

@@ -19,6 +19,7 @@ from distsep.inference.model import Model
 from distsep.inference.native_sums import native_kernel
 from distsep.inference.packing import in_chunks, joined
 from distsep.inference.tiles import TOGETHER
+from distsep.native import gpu
 from distsep.native import kernels as native
 
 _FAN_IN = 16
@@ -43,6 +44,8 @@ def block_root(tables, block: Block, template=()):  # noqa: ARG001
     x = jnp.concatenate([block.d, block.t])
     n, ntile = x.shape[0], block.pool.shape[0]
     tile = x.shape[1] // ntile
+    if gpu.usable() and gpu.fits(n, tile):
+        return gpu.root(block.d, block.t, ntile)
     if tile >= TOGETHER and jax.default_backend() == "cpu":
         # One after another: a tile stays in cache, and plain products are fastest.
         cut = partial(jax.lax.dynamic_slice_in_dim, x, slice_size=tile, axis=1)

@@ -1,8 +1,8 @@
 """Compile the kernels: once for each level of instructions a processor may have.
 
-Run by `pip install` (see `launch/build_hook.py`), or by hand. Imports nothing of
-distsep. Where there is no C++ compiler nothing is made, and distsep
-runs on the programs that XLA compiles.
+And once for GPUs, where there is CUDA's compiler. Run by `pip install` (see
+`launch/build_hook.py`), or by hand. Imports nothing of distsep. Where there is no
+compiler nothing is made, and distsep runs on the programs that XLA compiles.
 """
 
 import os
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,10 +27,16 @@ LEVELS = {
     3: ("-march=x86-64-v3",),
     4: ("-march=x86-64-v4", "-mprefer-vector-width=512"),
 }
+# Machine code for the first GPUs with float64 tensor cores and for those of today, and
+# what a driver compiles for later ones.
+GPUS = (
+    *("-gencode", "arch=compute_80,code=[sm_80,compute_80]"),
+    *("-gencode", "arch=compute_90,code=sm_90"),
+)
 
 
-def library(level: int) -> Path:
-    """Where the library of a level of x86-64 is (0: any processor)."""
+def library(level: int | str) -> Path:
+    """Where the library of a level of x86-64 is (0: any processor), or of `gpu`."""
     return HERE / f"kernels-{level}.so"
 
 
@@ -39,36 +46,64 @@ def compiler() -> str | None:
     return next((path for n in names if n and (path := shutil.which(n))), None)
 
 
+def gpu_compiler() -> str | None:
+    """Return CUDA's compiler: of `CUDA_PATH`, or on the PATH. It needs its headers."""
+    home = os.environ.get("CUDA_PATH")
+    path = shutil.which("nvcc", path=f"{home}/bin" if home else None)
+    if path is None:
+        return None
+    toolkit = Path(path).resolve().parents[1]
+    return path if (toolkit / "include" / "cuda_runtime.h").exists() else None
+
+
 def compile_kernels() -> list[Path]:
     """Compile the libraries of this kind of machine; none without a compiler.
 
     Raises:
         RuntimeError: the compiler's words, where it fails.
     """
-    program, jaxlib = compiler(), find_spec("jaxlib")
-    if program is None or jaxlib is None or not sys.platform.startswith("linux"):
+    if (program := compiler()) is None:
         return []
-    headers = Path((jaxlib.submodule_search_locations or [""])[0]) / "include"
     levels = LEVELS if platform.machine() == "x86_64" else {0: ()}
-
-    def one(level: int) -> Path:
-        with tempfile.TemporaryDirectory(dir=HERE) as folder:
-            out = Path(folder) / "kernels.so"
-            call = [program, *FLAGS, *LEVELS[level], "-isystem", str(headers)]
-            done = subprocess.run(
-                [*call, str(HERE / "kernels.cpp"), "-o", str(out)],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise RuntimeError(f"{' '.join(call)} failed:\n{done.stderr[-4000:]}")
-            # In one step: another process may be using the library it replaces.
-            return out.replace(library(level))
-
+    source = str(HERE / "kernels.cpp")
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(one, levels))
+        made = pool.map(
+            lambda level: _compile([program, *FLAGS, *levels[level], source], level),
+            levels,
+        )
+        return [path for path in made if path is not None]
+
+
+def compile_gpu_kernels() -> list[Path]:
+    """Compile the library for GPUs; none without CUDA's compiler.
+
+    Raises:
+        RuntimeError: the compiler's words, where it fails.
+    """
+    program, host = gpu_compiler(), compiler()
+    if program is None or host is None:
+        return []
+    flags = ("-std=c++20", "-O3", "-shared", "-Xcompiler", "-fPIC", "-ccbin", host)
+    path = _compile([program, *flags, *GPUS, str(HERE / "kernels.cu")], "gpu")
+    return [] if path is None else [path]
+
+
+def _compile(call: list[str], level: int | str) -> Path | None:
+    jaxlib = find_spec("jaxlib")
+    if jaxlib is None or not sys.platform.startswith("linux"):
+        return None
+    headers = Path((jaxlib.submodule_search_locations or [""])[0]) / "include"
+    with tempfile.TemporaryDirectory(dir=HERE) as folder:
+        out = Path(folder) / "kernels.so"
+        version = f'-DDISTSEP_JAXLIB="{metadata.version("jaxlib")}"'
+        call = [*call, version, "-isystem", str(headers), "-o", str(out)]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(call)} failed:\n{done.stderr[-4000:]}")
+        # In one step: another process may be using the library it replaces.
+        return out.replace(library(level))
 
 
 if __name__ == "__main__":
-    sys.stdout.write("".join(f"{path}\n" for path in compile_kernels()))
+    made = compile_kernels() + compile_gpu_kernels()
+    sys.stdout.write("".join(f"{path}\n" for path in made))

@@ -264,6 +264,8 @@ ffi::Error amplitudes(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 
 
 }  // namespace
 
+extern "C" const char* distsep_jaxlib() { return DISTSEP_JAXLIB; }
+
 extern "C" int distsep_level() {
 #if defined(__x86_64__)
   __builtin_cpu_init();

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax import Array
 
@@ -53,14 +54,36 @@ def state() -> tuple[bool, str]:
     if not library(0).exists():
         return False, "not compiled: install with a C++ compiler on the PATH"
     try:
-        level = ctypes.CDLL(str(library(0))).distsep_level()
-        found = ctypes.CDLL(str(library(level)))
+        level = loaded(0).distsep_level()
+        found = loaded(level)
         for name in NAMES:
             call = jax.ffi.pycapsule(getattr(found, f"distsep_{name}"))
             jax.ffi.register_ffi_target(f"distsep_{name}", call, platform="cpu")
     except (OSError, AttributeError) as error:
         return False, f"do not load: {error}"
     return True, f"compiled, x86-64-v{level}" if level else "compiled"
+
+
+def loaded(level: int | str) -> ctypes.CDLL:
+    """Load the library of a level (see `build.library`).
+
+    Raises:
+        OSError: it cannot be loaded, or is of a later jaxlib than this one, which would
+            not start with it.
+    """
+    found = ctypes.CDLL(str(library(level)))
+    found.distsep_jaxlib.restype = ctypes.c_char_p
+    built = found.distsep_jaxlib().decode()
+    if _number(built) > _number(jaxlib.__version__):
+        raise OSError(
+            f"compiled for jaxlib {built}, this is {jaxlib.__version__}: install "
+            "distsep again"
+        )
+    return found
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in version.split(".")[:2])
 
 
 def usable() -> bool:
