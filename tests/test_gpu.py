@@ -55,6 +55,7 @@ def test_the_kernel_of_gpus_makes_the_same_sums(
     np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
 @pytest.mark.parametrize("nkind", [0, 2])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_the_kernel_of_gpus_is_written_for_triton(nkind, dtype):

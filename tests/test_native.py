@@ -424,6 +424,16 @@ def test_they_are_compiled_where_there_is_a_compiler():
     assert good or "DISTSEP_KERNELS" in words, words
 
 
+def test_kernels_of_a_later_jaxlib_are_not_taken(monkeypatch):
+    """XLA would not start with them."""
+    if build.compiler() is None:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr(native, "version", lambda _: "0.9.2")
+    good, words = native.state.__wrapped__()
+    assert not good
+    assert re.search(r"compiled for jaxlib 0\..*, this is 0.9.2: install", words)
+
+
 def test_the_switch_is_said(monkeypatch):
     monkeypatch.setenv("DISTSEP_KERNELS", "xla")
     good, words = native.state.__wrapped__()

@@ -96,6 +96,7 @@ class ObservationWriter:
         """Complete the store, unless something failed."""
         if error is None:
             self.finish()
+        self._writer.__exit__(kind, error, trace)
 
     def write(
         self, chunk: int, part: Observation, truth: np.ndarray | None = None

@@ -136,6 +136,7 @@ class GroupWriter:
         trace: TracebackType | None,
     ) -> None:
         """Leave the store incomplete if something failed; `finish` completes it."""
+        self._threads.shutdown(cancel_futures=error is not None)
 
     def write(self, name: str, chunk: int, values: np.ndarray) -> None:
         """Write the pixels of one chunk of one array, in another thread.

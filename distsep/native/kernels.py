@@ -9,11 +9,11 @@ whichever of XLA's threads.
 import ctypes
 import os
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 from jax import Array
 
@@ -73,17 +73,16 @@ def loaded(level: int | str) -> ctypes.CDLL:
     """
     found = ctypes.CDLL(str(library(level)))
     found.distsep_jaxlib.restype = ctypes.c_char_p
-    built = found.distsep_jaxlib().decode()
-    if _number(built) > _number(jaxlib.__version__):
+    built, here = found.distsep_jaxlib().decode(), version("jaxlib")
+    if _number(built) > _number(here):
         raise OSError(
-            f"compiled for jaxlib {built}, this is {jaxlib.__version__}: install "
-            "distsep again"
+            f"compiled for jaxlib {built}, this is {here}: install distsep again"
         )
     return found
 
 
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in version.split(".")[:2])
+def _number(words: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in words.split(".")[:2])
 
 
 def usable() -> bool:
