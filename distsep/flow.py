@@ -22,7 +22,12 @@ from distsep.inference.objective import Objective
 from distsep.inference.passes import Devices, PoolSums
 from distsep.inference.reduce import ReducedData, block_root, merge_roots
 from distsep.inference.sampling import Samples, sample
-from distsep.inference.uncertainty import Uncertainty, uncertainty, uncorrelated
+from distsep.inference.uncertainty import (
+    Uncertainty,
+    estimated,
+    uncertainty,
+    uncorrelated,
+)
 from distsep.inference.words import describe
 from distsep.keep import Keeper, keeping_mistakes
 from distsep.maps import source_of
@@ -187,8 +192,8 @@ def separate(
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
     warnings += bandpass_warnings(problem.mixing, parameters.split(found.x))
     warnings += uncorrelated(errors) if amplitude_covariance else []
-    estimated = parameters.number - objective.gauge.shape[1]
-    dof = int(counts[0] - problem.ncolumn * counts[1]) - estimated
+    decided = estimated(objective, errors)
+    dof = int(counts[0] - problem.ncolumn * counts[1]) - decided
     result = Result(
         **_by_name(problem, found.x, errors.sigma),
         covariance=errors.covariance,
@@ -201,7 +206,7 @@ def separate(
         distance=float(found.local.distance.max(initial=0.0)),
         steps=sum(found.passes),
         message=message,
-        warnings=(*header.warnings, *warnings, *misfit(chi2, dof, estimated)),
+        warnings=(*header.warnings, *warnings, *misfit(chi2, dof, decided)),
         residual_power=keeper.residual_power(partial(plan.block_sum, total=comm.sum)),
         reduced=(sums.rows, int(counts[1])) if isinstance(sums, ReducedData) else None,
         seconds=clock.seconds,

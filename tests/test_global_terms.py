@@ -318,7 +318,9 @@ def test_the_fit_and_everything_it_says(case):
     np.testing.assert_allclose(result.chi2, mine(chi2), rtol=1e-6)
     assert result.chi2_total == pytest.approx(chi2.sum(), rel=1e-9)
     bands = np.isfinite(case.whole["maps"]).sum()
-    assert result.dof == bands - s.size - n - len(alpha)
+    # Of a coefficient with a prior, what the data decide: tr (F + P)^-1 F.
+    held = case.dense.precision @ np.diag(said.fisher_inverse)[n:]
+    assert result.dof == round(bands - s.size - n - len(alpha) + held)
     power = result.residual_power
     r = np.moveaxis(r.reshape(ns, NPIX, NF), -1, 0)
     r = np.where(np.isfinite(case.whole["maps"]), r, np.nan)

@@ -96,6 +96,32 @@ def test_calibration_and_angles(kind):
     assert np.sqrt(np.mean(np.square(pulls))) > 1.2
 
 
+@pytest.mark.parametrize(
+    ("width", "least", "most"), [(1e-4, 0, 0.1), (2e-3, 0.3, 0.8), (0.3, 0.95, 1)]
+)
+def test_degrees_of_freedom_where_priors_hold(width, least, most):
+    """A spectral index for each pixel, drawn from its prior: none, some, all is data's.
+
+    A count of one for each would be 10 standard deviations of chi2 off at the first.
+    """
+    n, rng = 1600, np.random.default_rng(29)
+    beta = rng.normal(1.54, width, n)
+    s = rng.normal(size=(3, 2, n)) * np.array([20, 30, 30])[:, None, None]
+    A = np.stack([dense.emission(NU, b, 20.0, -3.0) for b in beta])
+    result = distsep.separate(
+        [LAWS[0], LAWS[1], distsep.Synchrotron(20.0, beta_pl=-3.0)],
+        observe(np.einsum("pfc,csp->fsp", A, s), 0.1, rng),
+        patches={"Dust.beta_d": np.arange(n)},
+        priors={"Dust.beta_d": (1.54, width)},
+        solver="newton",
+    )
+    numbers = (len(NU) - 3) * 2 * n
+    decided = 1 - result.sigma["Dust.beta_d"] ** 2 / width**2
+    assert least <= decided.mean() <= most
+    assert abs((numbers - result.dof) - decided.sum()) < 0.02 * n
+    assert abs(result.chi2_total - result.dof) < 3 * np.sqrt(2 * result.dof)
+
+
 def test_priors_in_place_of_a_reference():
     """All bands calibrated to 1%: drawn from the prior, the pulls are of unit width."""
     rng = np.random.default_rng(22)

@@ -38,7 +38,8 @@ class Result:
         residual_power: `(freq, stokes)` mean square of the residuals [uK_CMB^2].
         global_terms: Coefficient and error of each global term.
         chi2: `(stokes, pix)` r^T N^-1 r of each sample.
-        dof: Degrees of freedom of the whole data set.
+        dof: Degrees of freedom of the whole data set: numbers of data less all that was
+            estimated; of a parameter with a prior, the part that the data decide.
         chi2_total: Sum of chi2 over all ranks.
         neg_log_like: -ln L at the best fit, without its constant; priors apart.
         converged: Whether every block is within the tolerance.

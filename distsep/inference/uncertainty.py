@@ -244,6 +244,18 @@ def _by_columns(h, f, index) -> np.ndarray:
     return out
 
 
+def estimated(objective: Objective, u: Uncertainty) -> int:
+    """Number of parameters that the data decide, which chi2 is smaller by.
+
+    With priors of precision P it is tr (F + P)^-1 F: none of a parameter that its prior
+    holds, one of a parameter whose prior says nothing.
+
+    Communication: none.
+    """
+    own = objective.parameters.prior_precision * u.sigma_fisher**2
+    return round(len(own) - objective.gauge.shape[1] - float(np.nansum(own)))
+
+
 def disagreement(u: Uncertainty) -> float:
     """Largest relative difference of Fisher's and the Hessian's standard errors."""
     if not len(u.sigma):
