@@ -12,7 +12,6 @@
 
 #define __device__
 #define __global__
-#define __shared__ static
 #define __launch_bounds__(...)
 
 struct Index {
@@ -42,6 +41,19 @@ inline void multiply(double (&c)[2], double a, double b) {
     for (int k = 0; k < 4; ++k)
       c[e] += warp.a[lane / 4 * 4 + k] * warp.b[4 * (2 * (lane % 4) + e) + k];
   warp.meet.arrive_and_wait();
+}
+
+// Two products on top of each other, of two halves of b (8, 8).
+inline void multiply(double (&c)[2], double (&d)[2], const double (&a)[2],
+                     const double (&b)[2], double x, double y) {
+  multiply(c, a[0], x), multiply(d, b[0], x);
+  multiply(c, a[1], y), multiply(d, b[1], y);
+}
+
+template <typename Space>
+Space& shared() {
+  static Space space;  // of one thread block at a time
+  return space;
 }
 
 // Run a kernel: `blocks` blocks of `threads` threads.

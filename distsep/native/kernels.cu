@@ -19,18 +19,17 @@ ffi::Error started() {
              : ffi::Error(ffi::ErrorCode::kInternal, cudaGetErrorString(code));
 }
 
-template <typename Real>
+template <int N, typename Real>
 ffi::Error roots(cudaStream_t stream, const distsep::gpu::Samples<Real>& x, long ntile,
                  double* to) {
-  using distsep::gpu::roots, distsep::gpu::THREADS;
-  const int n = x.nrow + x.ntemplate;
+  using namespace distsep::gpu;
   if (!ntile) return ffi::Error::Success();
-  if (n <= 16)
-    roots<16, Real><<<ntile, THREADS, 0, stream>>>(x, to);
-  else if (n <= 32)
-    roots<32, Real><<<ntile, THREADS, 0, stream>>>(x, to);
-  else
-    return wrong("entries of a sample");
+  constexpr int bytes = sizeof(Shared<N>);
+  const cudaError_t code = cudaFuncSetAttribute(
+      distsep::gpu::roots<N, Real>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (code != cudaSuccess)
+    return ffi::Error(ffi::ErrorCode::kInternal, cudaGetErrorString(code));
+  distsep::gpu::roots<N, Real><<<ntile, THREADS, bytes, stream>>>(x, to);
   return started();
 }
 
@@ -51,6 +50,7 @@ ffi::Error root(cudaStream_t stream, ffi::AnyBuffer d, ffi::AnyBuffer t,
   const int nrow = s[axes - 2], ntemplate = u[axes - 2], n = nrow + ntemplate;
   if (u[axes - 1] != nlane) return wrong("t has the lanes of d");
   if (o[axes - 1] != static_cast<long>(n) * n) return wrong("out");
+  if (n > distsep::gpu::MOST) return wrong("entries of a sample");
   if (!ntile || nlane % ntile || (nlane / ntile) % distsep::gpu::FEWEST)
     return wrong("lanes of a tile");
   auto run = [&]<typename Real>(Real) {
@@ -58,7 +58,9 @@ ffi::Error root(cudaStream_t stream, ffi::AnyBuffer d, ffi::AnyBuffer t,
         static_cast<const Real*>(d.untyped_data()),
         static_cast<const Real*>(t.untyped_data()),
         nrow, ntemplate, static_cast<int>(ntile), nlane};
-    return roots<Real>(stream, x, nblock * ntile, out->typed_data());
+    double* to = out->typed_data();
+    if (n <= 16) return roots<16>(stream, x, nblock * ntile, to);
+    return roots<32>(stream, x, nblock * ntile, to);
   };
   switch (d.element_type()) {
     case ffi::F64: return run(double{});
