@@ -10,6 +10,7 @@ from distsep.inference.model import orthonormal
 from distsep.inference.objective import Objective
 
 # Of A with columns of unit length; the normal equations square it.
+_SAME = 1e-12  # less than one, the product of two columns of one direction
 _WORST = 1e7
 
 
@@ -27,7 +28,8 @@ def alike(objective: Objective, x: np.ndarray) -> tuple[np.ndarray, tuple[str, .
     """
     A = objective.model.tables(x, True).A
     # Rows of R^-1 that are large belong to columns that the others make up.
-    size, Rinv = np.linalg.norm(np.asarray(A), axis=1), orthonormal(A)[1]
+    Rinv, A = orthonormal(A)[1], np.asarray(A)
+    size = np.linalg.norm(A, axis=1)
     with np.errstate(invalid="ignore"):
         rows = np.abs(size[:, :, None] * np.asarray(Rinv)).max(2, initial=0.0)
     # Equal columns leave no number; a law that is not finite is another matter.
@@ -35,8 +37,13 @@ def alike(objective: Objective, x: np.ndarray) -> tuple[np.ndarray, tuple[str, .
     bad = finite & ~(rows.max(1, initial=0.0) < _WORST)
     if not bad.any():
         return bad, ()
-    first = np.nan_to_num(rows[np.argmax(bad)], nan=np.inf)
-    names = np.array(objective.model.column_names, object)
+    pool, names = np.argmax(bad), np.array(objective.model.column_names, object)
+    # Of two that are the same what is left is rounding, which any column may make up.
+    unit = A[pool] / np.where(size[pool] > 0, size[pool], 1.0)
+    same = (np.abs(unit.T @ unit - np.eye(len(names))) > 1 - _SAME).any(0)
+    if same.any():
+        return bad, tuple(names[same])
+    first = np.nan_to_num(rows[pool], nan=np.inf)
     return bad, tuple(names[first >= min(_WORST, first.max())])
 
 
