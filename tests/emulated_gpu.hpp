@@ -10,8 +10,10 @@
 #include <thread>
 #include <vector>
 
+#define __host__
 #define __device__
 #define __global__
+#define __grid_constant__
 #define __launch_bounds__(...)
 
 struct Index {
@@ -50,10 +52,22 @@ inline void multiply(double (&c)[2], double (&d)[2], const double (&a)[2],
   multiply(c, a[1], y), multiply(d, b[1], y);
 }
 
+inline int thread() { return threadIdx.x; }
+
+inline double roughly_over(double x) { return 1 / static_cast<float>(x); }
+
+template <typename Real>
+void read_again(const Real* from, Real& a, Real& b) {
+  a = from[0], b = from[1];
+}
+
+constexpr int SHARED = 1 << 17;  // bytes
+
 template <typename Space>
 Space& shared() {
-  static Space space;  // of one thread block at a time
-  return space;
+  alignas(16) static unsigned char space[SHARED];  // of one thread block at a time
+  static_assert(sizeof(Space) <= SHARED);
+  return *reinterpret_cast<Space*>(space);
 }
 
 // Run a kernel: `blocks` blocks of `threads` threads.
@@ -75,3 +89,6 @@ void launch(unsigned blocks, unsigned threads, Kernel kernel) {
 }  // namespace emulated
 
 inline void __syncthreads() { emulated::all->arrive_and_wait(); }
+inline void __syncwarp() {
+  (*emulated::warps)[threadIdx.x / 32].meet.arrive_and_wait();
+}

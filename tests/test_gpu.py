@@ -1,4 +1,4 @@
-"""What runs on accelerators only, run here: by an interpreter, or as far as it goes."""
+"""What runs on GPUs only, run here: by threads of the host, or as far as it goes."""
 
 import ctypes
 import subprocess
@@ -12,19 +12,18 @@ from jax import export
 from test_native import NPOOL, NROW, VALUE_GRADIENT, make_tables
 
 import distsep
-from distsep.inference.gpu_sums import value_gradient
 from distsep.inference.likelihood import Block
 from distsep.native import build, gpu
 from distsep.native import kernels as native
 from distsep.parallel import mesh as meshes
 
 NTILE, NBLOCK = 3, 2
-CASES = [
-    *((n, (), 0, 64, True) for n in (1, 3, 6)),
-    *((3, (1, 0, 1), 0, tile, True) for tile in (32, 256)),
-    (2, (0, 1, 1), 2, 128, True),
-    (3, (), 0, 256, False),
-    (6, (0, 1, 1), 2, 64, False),
+SUMS = [
+    *((n, (), 0, 64, 1, True) for n in (1, 3, 6)),
+    *((3, (1, 0, 1), 0, tile, tile // 32, True) for tile in (32, 96)),
+    (2, (0, 1, 1), 2, 128, 1, True),
+    (3, (), 0, 128, 2, False),
+    (6, (0, 1, 1), 2, 64, 1, False),
 ]
 
 
@@ -39,46 +38,6 @@ def samples(rng, tile, weighted, template):
     pool = rng.integers(NPOOL, size=(NBLOCK, NTILE), dtype=np.int32)
     block = Block(*map(jnp.asarray, (d, t, pool, w)))
     return block if weighted else block._replace(w=None)
-
-
-@pytest.mark.parametrize(("ncomp", "template", "nregional", "tile", "weighted"), CASES)
-def test_the_kernel_of_gpus_makes_the_same_sums(
-    ncomp, template, nregional, tile, weighted
-):
-    rng = np.random.default_rng(tile + ncomp)
-    T = make_tables(rng, ncomp, len(template), nregional)
-    block = samples(rng, tile, weighted, template)
-    found = value_gradient(T, block, template, interpret=True)
-    one = [jax.tree.map(lambda x, b=b: x[b], block) for b in range(NBLOCK)]
-    expected = np.stack([VALUE_GRADIENT(T, x, template) for x in one])
-    scale = np.abs(expected).max((0, 1))
-    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-12)
-
-
-@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
-@pytest.mark.parametrize("nkind", [0, 2])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_the_kernel_of_gpus_is_written_for_triton(nkind, dtype):
-    """As far as it goes without a GPU: the program that Triton would compile."""
-    rng = np.random.default_rng(7)
-    T, block = make_tables(rng, 3, 2, nkind=nkind), samples(rng, 256, True, (0, 1))
-
-    def cast(x):
-        return x.astype(dtype) if x.dtype == jnp.float64 else x
-
-    arrays, tree = jax.tree.flatten(jax.tree.map(cast, (T, block)))
-
-    def program(*arrays):
-        return value_gradient(*jax.tree.unflatten(tree, arrays), (0, 1))
-
-    target = "__gpu$xla.gpu.triton"
-    known = [export.DisabledSafetyCheck.custom_call(target)]
-    found = export.export(jax.jit(program), platforms=["cuda"], disabled_checks=known)(
-        *arrays
-    )
-    assert found.mlir_module().count(f"@{target}(") == 1
-    (out,) = found.out_avals
-    assert (out.shape, out.dtype) == ((NBLOCK, NTILE, 3 + nkind), dtype)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +65,94 @@ def emulated_roots(library, d, t, ntile):
     return out
 
 
+def emulated_sums(library, T, block, template, nshare):
+    """`native.gpu.value_gradient`, its shares not yet added up."""
+    dtype, (nblock, nrow, nlane) = np.dtype(block.d.dtype), block.d.shape
+    ntile, nglobal, (nkind, ncolumn) = block.pool.shape[1], len(template), T.dA.shape
+    white = block.w is None
+    every = block.d, block.w, block.t, T.Q if white else T.A, T.Rinv
+    every = [
+        None if x is None else np.ascontiguousarray(x, dtype)
+        for x in (*every, T.dA.value, T.phi, T.alpha)
+    ]
+    sizes = nblock, T.A.shape[2], nrow, block.t.shape[1], ntile, nlane, nshare
+    places = np.array([*np.ravel(T.dA.places), *template])
+    numbers = len(T.dA.places), nglobal, nkind, ncolumn
+    numbers = np.array([*sizes, *numbers, *places], np.int32)
+    out = np.full((nblock, ntile, nshare, 1 + nkind + nglobal), np.nan)
+    at = [None if x is None else x.ctypes.data for x in every]
+    call = library.sums64 if dtype == np.float64 else library.sums32
+    pool = np.ascontiguousarray(block.pool)
+    call((ctypes.c_void_p * 8)(*at), pool.ctypes, numbers.ctypes, out.ctypes)
+    return out
+
+
+def single(x):
+    """Arrays of real numbers in single precision."""
+    return x.astype(jnp.float32) if x.dtype == jnp.float64 else x
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize(
+    ("ncomp", "template", "nregional", "tile", "nshare", "weighted"), SUMS
+)
+def test_value_and_gradient_in_cuda_are_the_same_sums(
+    emulated, ncomp, template, nregional, tile, nshare, weighted, precision
+):
+    rng = np.random.default_rng(tile + ncomp)
+    T = make_tables(rng, ncomp, len(template), nregional)
+    block, off = samples(rng, tile, weighted, template), 1e-12
+    if precision == "single":
+        T, block = jax.tree.map(single, (T, block))
+        off = 1e-4
+    found = emulated_sums(emulated, T, block, template, nshare).sum(2)
+    T, block = jax.tree.map(lambda x: x.astype(np.promote_types(x.dtype, int)), (T, block))
+    one = [jax.tree.map(lambda x, b=b: x[b], block) for b in range(NBLOCK)]
+    expected = np.stack([VALUE_GRADIENT(T, x, template) for x in one])
+    scale = np.abs(expected).max((0, 1))
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=off)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("nkind", [0, 2])
+def test_value_and_gradient_on_a_gpu_are_a_call_of_the_kernel_in_cuda(nkind, weighted):
+    """As far as it goes without a GPU: of one warp for each thousand lanes."""
+    rng = np.random.default_rng(7)
+    T = make_tables(rng, 3, 2, nkind=nkind)
+    block = samples(rng, 2048, weighted, (0, 1))
+    assert gpu.takes(T, block)
+    arrays, tree = jax.tree.flatten((T, block))
+    target = "distsep_gpu_value_gradient"
+    known = [export.DisabledSafetyCheck.custom_call(target)]
+
+    def program(*arrays):
+        return gpu.value_gradient(*jax.tree.unflatten(tree, arrays), (0, 1))
+
+    found = export.export(jax.jit(program), platforms=["cuda"], disabled_checks=known)(
+        *arrays
+    )
+    module = found.mlir_module()
+    assert module.count(f"@{target}(") == 1
+    assert f"-> tensor<{NBLOCK}x{NTILE}x2x{3 + nkind}xf64>" in module
+    (out,) = found.out_avals
+    assert (out.shape, out.dtype) == ((NBLOCK, NTILE, 3 + nkind), jnp.float64)
+
+
+def test_samples_that_no_kernel_takes():
+    rng = np.random.default_rng(8)
+    T, block = make_tables(rng, 3), samples(rng, 64, True, ())
+    assert gpu.takes(T, block)
+    assert not gpu.takes(make_tables(rng, 7), block)
+    assert not gpu.takes(make_tables(rng, 3, nkind=33), block)  # 99 columns move
+    assert not gpu.takes(T, block._replace(invN=block.d))
+    assert not gpu.takes(T, samples(rng, 16, True, ()))
+    many = make_tables(rng, 3, nrow=33)
+    assert not gpu.takes(many, block._replace(d=jnp.ones((NBLOCK, 33, NTILE * 64))))
+
+
 ROOTS = {
+    "faint": (3, 0, 15, 0, 1, 512, np.float64),
+    "bright where no sample is taken first": (0.1, 8, 15, 0, 1, 2048, np.float64),
     "a tile": (1e2, 0, 15, 0, 1, 256, np.float64),
     "bright, and brighter": (1e7, 3, 15, 0, 1, 512, np.float64),
     "templates": (1e4, 1, 13, 2, 2, 64, np.float64),

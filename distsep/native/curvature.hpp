@@ -71,7 +71,7 @@ class Curvature {
         s[i] += A(f, i) * weight * x;
       }
     }
-    const Factor<C> factor(m);
+    const Factor<C, Vec> factor(m);
     factor.solve(s);
     Vec more[C];  // once refined: what rounding left of the signal along A
     for (int c = 0; c < C; ++c) more[c] = all(0.0);
@@ -105,7 +105,7 @@ class Curvature {
   }
 
   // How the model moves with each parameter, less what the amplitudes absorb.
-  void directions(const Factor<C>& factor, const Vec* s, const double* t, const double* w,
+  void directions(const Factor<C, Vec>& factor, const Vec* s, const double* t, const double* w,
                   const double* Nr) {
     const int nrow = p_.nrow, n = p_.nlane;
     for (int i = 0; i < n_; ++i) {
@@ -157,7 +157,7 @@ class Curvature {
     }
   }
 
-  void products(const Factor<C>& factor) {
+  void products(const Factor<C, Vec>& factor) {
     const int nrow = p_.nrow;
     double *fisher = sums_.get() + n_ * WIDTH, *cross = fisher + n_ * n_ * WIDTH;
     for (int i = 0; i < n_; ++i)

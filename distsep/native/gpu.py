@@ -6,16 +6,20 @@ is worked on.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from distsep.native.build import library
-from distsep.native.kernels import asked, loaded
+from distsep.native.kernels import MOST_COMPONENTS, asked, known, loaded
 
 FEWEST_LANES = 32  # of a tile, and a multiple of them
 MOST_ENTRIES = 32
+MOST_SLOPES = 64  # entries of dA, and global terms
+NAMES = ("root", "value_gradient")
+_SHARE = 1024  # lanes of a warp
 _OLDEST = 8.0  # compute capability, of the first with tensor cores for float64
 
 
@@ -30,8 +34,9 @@ def state() -> tuple[bool, str]:
     if not library("gpu").exists():
         return False, "not compiled: install with CUDA's nvcc and headers at hand"
     try:
-        call = jax.ffi.pycapsule(loaded("gpu").distsep_gpu_root)
-        jax.ffi.register_ffi_target("distsep_gpu_root", call, platform="CUDA")
+        for name in NAMES:
+            call = jax.ffi.pycapsule(getattr(loaded("gpu"), f"distsep_gpu_{name}"))
+            jax.ffi.register_ffi_target(f"distsep_gpu_{name}", call, platform="CUDA")
     except (OSError, AttributeError) as error:
         return False, f"do not load: {error}"
     return True, "compiled"
@@ -66,3 +71,45 @@ def root(d: Array, t: Array, ntile: int) -> Array:
     out = jax.ShapeDtypeStruct((*d.shape[:-2], ntile, n * n), jnp.float64)
     call = jax.ffi.ffi_call("distsep_gpu_root", out, vmap_method="broadcast_all")
     return call(d, t)
+
+
+def takes(T: Any, block: Any) -> bool:
+    """Whether there is a kernel of value and gradient for such samples and tables."""
+    tile = block.d.shape[-1] // block.pool.shape[-1]
+    slopes = len(T.dA.places) + T.phi.shape[1]
+    counts = (*T.dA.shape, slopes, block.t.shape[-2])
+    return (
+        block.invN is None
+        and fits(block.d.shape[-2], tile)
+        and 0 < T.A.shape[-1] <= MOST_COMPONENTS
+        and max(counts) <= MOST_SLOPES
+    )
+
+
+def value_gradient(T: Any, block: Any, template: tuple) -> Array:
+    """Value and gradient of every tile of many blocks.
+
+    Args:
+        T: `Tables` of the pools.
+        block: `Block` with arrays `(block, row, lane)`, all float32 or all float64;
+            whitened without `w`.
+        template: For each global term the row of `block.t` (static).
+
+    Returns:
+        `(block, tile, 1 + kind + global)` of float64, as `block_value_gradient`.
+
+    Communication: none.
+    """
+    ntile, nlane = block.pool.shape[1], block.d.shape[-1]
+    tile, dtype = nlane // max(ntile, 1), block.d.dtype
+    nshare = tile // _SHARE if tile % _SHARE == 0 else 1
+    if block.w is None:
+        w, A, Rinv = jnp.zeros((0, 0, 0), dtype), T.Q, T.Rinv
+    else:
+        w, A, Rinv = block.w, T.A, jnp.zeros((0, *[T.A.shape[-1]] * 2), dtype)
+    tables = [x.astype(dtype) for x in (A, Rinv, T.dA.value, T.phi, T.alpha)]
+    nout = 1 + T.dA.shape[0] + len(template)
+    out = jax.ShapeDtypeStruct((*block.pool.shape, nshare, nout), jnp.float64)
+    call = jax.ffi.ffi_call("distsep_gpu_value_gradient", out)
+    sums = call(block.d, w, block.t, block.pool, *tables, **known(T, template))
+    return sums.sum(2)

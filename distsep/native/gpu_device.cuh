@@ -2,6 +2,19 @@
 // a thread block shares.
 #pragma once
 
+namespace distsep::gpu {
+
+constexpr int WARP = 32;
+
+// Lanes that a thread reads at once: 16 bytes at most.
+template <typename Real, int COUNT = 16 / sizeof(Real)>
+struct alignas(COUNT * sizeof(Real)) Some {
+  static constexpr int LANES = COUNT;
+  Real of[COUNT];
+};
+
+}  // namespace distsep::gpu
+
 #ifdef __CUDACC__
 
 namespace distsep::gpu {
@@ -25,6 +38,32 @@ __device__ inline void multiply(double (&c)[2], double (&d)[2], const double (&a
   multiply(c, a[0], x), multiply(d, b[0], x);
   multiply(c, a[1], y), multiply(d, b[1], y);
 #endif
+}
+
+// Number of this thread, found anew each time: a compiler would keep all that follows from
+// it in registers it has not.
+__device__ inline int thread() {
+  int number;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+  return number;
+}
+
+// 1 / x to twenty bits.
+__device__ inline double roughly_over(double x) {
+  double y;
+  asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(y) : "d"(x));
+  return y;
+}
+
+// Two numbers of shared memory, read anew each time.
+__device__ inline void read_again(const double* from, double& a, double& b) {
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(from));
+  asm volatile("ld.shared.v2.f64 {%0, %1}, [%2];" : "=d"(a), "=d"(b) : "r"(at));
+}
+
+__device__ inline void read_again(const float* from, float& a, float& b) {
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(from));
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(a), "=f"(b) : "r"(at));
 }
 
 // The memory of a thread block, as many bytes as the kernel was started with.

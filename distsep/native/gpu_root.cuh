@@ -1,7 +1,8 @@
 // Root of the sum of x x^T of every tile, in one sweep of a GPU's memory.
 //
-// Cholesky QR of samples that a triangle made nearly orthonormal beforehand: a first one
-// from some samples spread over the tile; where that was not good enough, one from all.
+// Cholesky QR of samples that a triangle made nearly orthonormal beforehand, where they are
+// bright: a first one from some samples spread over the tile; where that was not good
+// enough, one from all.
 // Products run on tensor cores, in float64. A thread takes samples as they lie in memory,
 // and one product hands it what it needs for the next.
 #pragma once
@@ -12,12 +13,15 @@ namespace distsep::gpu {
 
 // Few threads for each tile, and many tiles at once: while one finds its factor, which
 // is a chain of short steps, others read.
-constexpr int WARP = 32, WARPS = 2, THREADS = WARP * WARPS;
+constexpr int WARPS = 2, THREADS = WARP * WARPS;
 constexpr int FEWEST = 32;     // lanes of a tile
 constexpr int MOST = 32;       // entries of a sample
 constexpr int FIRST = 16;      // steps of all warps, for the first triangle
 constexpr int SWEEPS = 4;      // over all lanes, at most
 constexpr double GOOD = 1e-2;  // least pivot of samples that are nearly orthonormal
+// Least pivot of samples whose signal is about as faint as their noise, a hundred times
+// as large at most: they need no triangle. Their Gram matrix rounds by 1e-12 of the noise.
+constexpr double FAINT = 1e-4;
 constexpr double EPSILON = 2.220446049250313e-16;
 constexpr double LAST_BITS = 64 * EPSILON;
 
@@ -29,79 +33,93 @@ struct Samples {
   long nlane;
 };
 
-// Lanes that a thread reads at once: 16 bytes.
-template <typename Real>
-struct alignas(16) Some {
-  static constexpr int LANES = 16 / sizeof(Real);
-  Real of[LANES];
-};
+// A column more than it has: rows begin in different banks of the memory.
+template <int N>
+using Matrix = double[N][N + 1];
 
 // The memory of a thread block; triangles are lower ones.
 template <int N>
 struct Shared {
-  double gram[N][N], triangle[N][N], white[N][N], factor[N][N], inverse[N][N];
+  Matrix<N> gram, triangle, white;
+  Matrix<N> part[WARPS];  // of the Gram matrix, by warp; then its factor and the inverse
   double length[N];  // of each row of x, over the samples that were taken first
-  double scale[N], root[N];
-  double part[WARPS][N][N];  // of the Gram matrix, by warp
+  double scale[N], over[N], root[N], over_root[N], least[N];
+  alignas(16) double row[2][2][N];  // of a matrix and of its inverse; twice
+
+  __device__ Matrix<N>& factor() { return part[0]; }
+  __device__ Matrix<N>& inverse() { return part[1]; }
 };
 
 // Do something for every entry of a matrix, then wait for all threads.
 template <int N, typename Body>
 __device__ void entries(Body body) {
-  for (int e = threadIdx.x; e < N * N; e += THREADS) body(e / N, e % N);
+  for (int e = thread(); e < N * N; e += THREADS) body(e / N, e % N);
   __syncthreads();
 }
 
 // A row for each entry of a sample, and rows of zeros up to N.
 template <int N, typename Real>
 struct Tile {
-  static constexpr int GROUPS = N / 8, ROWS = N / 4, STEP = 8 * Some<Real>::LANES;
-  const Real* row[ROWS];  // of this thread; null where there is none
-  int g, t, warp, lanes;
+  static constexpr int GROUPS = N / 8, ROWS = N / 4;
+  static constexpr int LANES = Some<Real>::LANES, STEP = 8 * LANES;
+  const Samples<Real>& x;
+  long block, first;
+  int lanes;
 
-  __device__ Tile(const Samples<Real>& x, long tile) {
-    const int lane = threadIdx.x % WARP;
-    g = lane / 4, t = lane % 4, warp = threadIdx.x / WARP;
-    lanes = x.nlane / x.ntile;
-    const long block = tile / x.ntile, first = (tile % x.ntile) * lanes;
-#pragma unroll
-    for (int k = 0; k < ROWS; ++k) {
-      const int r = 4 * k + t, u = r - x.nrow;
-      row[k] = r < x.nrow ? x.d + (block * x.nrow + r) * x.nlane + first
-               : u < x.ntemplate ? x.t + (block * x.ntemplate + u) * x.nlane + first
-                                 : nullptr;
-    }
+  __device__ Tile(const Samples<Real>& x, long tile)
+      : x(x), block(tile / x.ntile), lanes(x.nlane / x.ntile) {
+    first = tile % x.ntile * lanes;
   }
 
-  // Gram matrix of W x: `count` steps of this warp, from `first`, `stride` lanes apart.
-  __device__ void gram(Shared<N>& s, int first, int stride, int count) const {
+  __device__ const Real* row(int r) const {
+    const int u = r - x.nrow;
+    return r < x.nrow        ? x.d + (block * x.nrow + r) * x.nlane + first
+           : u < x.ntemplate ? x.t + (block * x.ntemplate + u) * x.nlane + first
+                             : nullptr;
+  }
+
+  // Gram matrix of x, or of W x: `count` steps of this warp, from `begin`, `stride` lanes
+  // apart. A thread takes of x what it needs for the first product.
+  template <bool PLAIN>
+  __device__ void gram(Shared<N>& s, int begin, int stride, int count) const {
+    const int lane = thread() % WARP, warp = thread() / WARP, g = lane / 4, t = lane % 4;
     double w[GROUPS][GROUPS][2], sum[GROUPS][GROUPS][2] = {};
+    const Real* from[ROWS];
 #pragma unroll
     for (int m = 0; m < GROUPS; ++m)
 #pragma unroll
-      for (int n = 0; n <= m; ++n)
+      for (int h = 0; h < 2; ++h) {
+        const Real* own = row(8 * m + (PLAIN ? g : 4 * h + t));
+        from[2 * m + h] = own ? own + LANES * (PLAIN ? 4 * h + t : g) : nullptr;
 #pragma unroll
-        for (int h = 0; h < 2; ++h) w[m][n][h] = s.white[8 * m + g][8 * n + 4 * h + t];
+        for (int n = 0; n <= m && !PLAIN; ++n)
+          w[m][n][h] = s.white[8 * m + g][8 * n + 4 * h + t];
+      }
 #pragma unroll 2
     for (int i = 0; i < count; ++i) {
-      const int at = first + i * stride + Some<Real>::LANES * g;
       Some<Real> x[ROWS];
 #pragma unroll
       for (int k = 0; k < ROWS; ++k) {
         x[k] = Some<Real>{};
-        if (row[k]) x[k] = *reinterpret_cast<const Some<Real>*>(row[k] + at);
+        if (from[k])
+          x[k] = *reinterpret_cast<const Some<Real>*>(from[k] + begin + i * stride);
       }
 #pragma unroll
-      for (int e = 0; e < Some<Real>::LANES; ++e) {
+      for (int e = 0; e < LANES; ++e) {
         double y[GROUPS][2] = {};
+        if constexpr (PLAIN) {
 #pragma unroll
-        for (int m = 0; m < GROUPS; m += 2) {
+          for (int k = 0; k < ROWS; ++k) y[k / 2][k % 2] = x[k].of[e];
+        } else {
 #pragma unroll
-          for (int n = 0; n <= m; ++n)
-            multiply(y[m], y[m + 1], w[m][n], w[m + 1][n], x[2 * n].of[e],
-                     x[2 * n + 1].of[e]);
-          multiply(y[m + 1], w[m + 1][m + 1][0], x[2 * m + 2].of[e]);
-          multiply(y[m + 1], w[m + 1][m + 1][1], x[2 * m + 3].of[e]);
+          for (int m = 0; m < GROUPS; m += 2) {
+#pragma unroll
+            for (int n = 0; n <= m; ++n)
+              multiply(y[m], y[m + 1], w[m][n], w[m + 1][n], x[2 * n].of[e],
+                       x[2 * n + 1].of[e]);
+            multiply(y[m + 1], w[m + 1][m + 1][0], x[2 * m + 2].of[e]);
+            multiply(y[m + 1], w[m + 1][m + 1][1], x[2 * m + 3].of[e]);
+          }
         }
         // Which sample is which column is the same on both sides, and need not be known.
 #pragma unroll
@@ -132,70 +150,93 @@ struct Tile {
   }
 };
 
+// 1 / x of ordinary numbers, without the branches of a division.
+__device__ inline double reciprocal(double x) {
+  double y = roughly_over(x);
+  for (int twice = 0; twice < 2; ++twice) y += y * (1 - x * y);
+  return y;
+}
+
 // Factor of the Gram matrix and its inverse, column by column.
 //
 // The matrix is scaled to a unit diagonal, plus `shift`: no pivot is less than that.
 // Without a shift a row of x that others make up, but for its last bits, is dropped: it
 // has no column in the factor and no row in the inverse. What is left of such a row is
 // rounding, and another sweep would round otherwise. Returns the least pivot.
+//
+// A row of the matrix, and one of the inverse, is in the registers of one thread.
 template <int N>
 __device__ double cholesky(Shared<N>& s, double shift) {
-  const auto pivot = [&](int j) {
-    const double x = s.factor[j][j], own = s.triangle[j][j] * s.scale[j];
-    const double bits = LAST_BITS * s.length[j];
-    if (shift > 0) return max(x, shift);
-    return x > N * EPSILON && x * own * own > bits * bits ? x : 0.0;
-  };
-  if (threadIdx.x < N) {
-    const double x = s.gram[threadIdx.x][threadIdx.x];
-    s.scale[threadIdx.x] = x > 0 ? sqrt(x) : 0.0;
+  static_assert(2 * N <= THREADS);
+  const int at = thread(), r = at % N;
+  const bool left = at < N, works = at < 2 * N;
+  if (left) {
+    const double x = s.gram[r][r], scale = x > 0 ? sqrt(x) : 1.0;
+    const double bits = LAST_BITS * s.length[r], own = s.triangle[r][r] * scale;
+    const double some = x > 0 && own > bits ? bits / own : 2.0;  // of a unit pivot
+    s.scale[r] = scale, s.over[r] = 1 / scale;
+    s.least[r] = shift > 0 ? 0.0 : max(N * EPSILON, some * some);
   }
   __syncthreads();
-  entries<N>([&](int i, int k) {
-    const double both = s.scale[i] * s.scale[k], x = s.gram[max(i, k)][min(i, k)];
-    s.factor[i][k] = i == k ? 1.0 + shift : both > 0 ? x / both : 0.0;
-    s.inverse[i][k] = i == k;
-  });
-  double least = 1.0;
+  double v[N], pivot = 0.0, least = 1.0;
+#pragma unroll
+  for (int k = 0; k < N; ++k) {
+    const double one = r == k;
+    const double x = s.gram[max(r, k)][min(r, k)] * (s.over[r] * s.over[k]);
+    v[k] = !left ? one : r == k ? 1 + shift : x;
+  }
+#pragma unroll
   for (int j = 0; j < N; ++j) {
-    const double own = pivot(j), over = 1 / own;
-    if (own > 0) least = min(least, own);
-    entries<N>([&](int i, int k) {
-      if (i <= j || k > i || !(own > 0)) return;
-      const double part = s.factor[i][j] * over;
-      double& to = k <= j ? s.inverse[i][k] : s.factor[i][k];
-      to -= part * (k <= j ? s.inverse[j][k] : s.factor[k][j]);
-    });
+    const auto& row = s.row[j % 2];
+    if (works && r == j)
+#pragma unroll
+      for (int k = 0; k < N; ++k) s.row[j % 2][left ? 0 : 1][k] = v[k];
+    __syncthreads();
+    double own = row[0][j];
+    own = shift > 0 ? max(own, shift) : own > s.least[j] ? own : 0.0;
+    if (r == j) pivot = own;
+    if (!(own > 0)) continue;
+    least = min(least, own);
+    if (!works || r <= j) continue;
+    const double x = row[0][r], part = x * reciprocal(own), minus = left ? 0.0 : part;
+    if (left) v[j] = x;
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+      v[k] -= (k > j ? part - minus : minus) * row[left ? 0 : 1][k];
   }
-  // Pivots on the diagonal; below it, a column times the root of its pivot.
-  if (threadIdx.x < N) s.root[threadIdx.x] = sqrt(pivot(threadIdx.x));
+  if (left) {
+    const double root = sqrt(pivot);
+    s.root[r] = root, s.over_root[r] = root > 0 ? 1 / root : 0.0;
+  }
   __syncthreads();
-  entries<N>([&](int i, int k) {
-    const double from = s.scale[k] > 0 ? s.scale[k] : 1.0, to = s.scale[i] > 0 ? s.scale[i] : 1.0;
-    const double length = s.root[i] * from;
-    s.inverse[i][k] = k <= i && length > 0 ? s.inverse[i][k] / length : 0.0;
-    const double x = i == k ? s.root[i] : s.root[k] > 0 ? s.factor[i][k] / s.root[k] : 0.0;
-    s.factor[i][k] = k <= i ? to * x : 0.0;
-  });
+  if (works) {
+    const double mine = left ? s.scale[r] : s.over_root[r];
+    Matrix<N>& to = left ? s.factor() : s.inverse();
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      const double other = left ? s.over_root[k] : s.over[k];
+      to[r][k] = k > r ? 0.0 : left && k == r ? mine * s.root[r] : mine * v[k] * other;
+    }
+  }
+  __syncthreads();
   return least;
 }
 
-// a = a b, of triangles.
+// a = a b.
 template <int N>
-__device__ void times(double (&a)[N][N], const double (&b)[N][N]) {
+__device__ void times(Matrix<N>& a, const Matrix<N>& b) {
   constexpr int EACH = (N * N + THREADS - 1) / THREADS;
-  double found[EACH];
+  const int at = thread();
+  double found[EACH] = {};
+#pragma unroll
   for (int e = 0; e < EACH; ++e) {
-    const int at = threadIdx.x + e * THREADS, i = at / N, k = at % N;
-    found[e] = 0.0;
-    if (at < N * N)
-      for (int l = k; l <= i; ++l) found[e] += a[i][l] * b[l][k];
+    const int i = (at + e * THREADS) / N, k = at % N;
+#pragma unroll 4
+    for (int l = 0; l < N; ++l) found[e] += a[i][l] * b[l][k];
   }
   __syncthreads();
-  for (int e = 0; e < EACH; ++e) {
-    const int at = threadIdx.x + e * THREADS;
-    if (at < N * N) a[at / N][at % N] = found[e];
-  }
+#pragma unroll
+  for (int e = 0; e < EACH; ++e) a[(at + e * THREADS) / N][at % N] = found[e];
   __syncthreads();
 }
 
@@ -207,29 +248,34 @@ __global__ void __launch_bounds__(THREADS, N == 16 ? 12 : 1)
   const Tile<N, Real> tile(x, blockIdx.x);
   constexpr int STEP = Tile<N, Real>::STEP;
   const int n = x.nrow + x.ntemplate, steps = tile.lanes / STEP;
+  // First some steps of each warp, spread over the tile; of few steps all.
+  const int share = steps / WARPS, warp = thread() / WARP;
+  int begin = max(share, 1) * warp, stride = 1;
+  int count = share ? min(share, FIRST / WARPS) : begin < steps;
+  double shift = 11 * N * (N + tile.lanes) * EPSILON;
+  bool plain = true;
+  if (const int i = thread(); i < N) s.length[i] = 0.0;
   entries<N>([&](int i, int k) {
-    s.white[i][k] = i == k;
     s.gram[i][k] = 0.0;
+    s.white[i][k] = s.triangle[i][k] = i == k;
   });
-  // Some steps of each warp, spread over the tile; a tile of few steps is taken whole.
-  const int share = steps / WARPS, at = max(share, 1) * tile.warp;
-  tile.gram(s, at * STEP, STEP, share ? min(share, FIRST / WARPS) : at < steps);
-  cholesky(s, 11 * N * (N + tile.lanes) * EPSILON);
-  entries<N>([&](int i, int k) {
-    s.triangle[i][k] = s.factor[i][k];
-    s.white[i][k] = s.inverse[i][k];
-    if (i == k) s.length[i] = sqrt(s.gram[i][i]);
-  });
-  for (int sweep = 1;; ++sweep) {
-    const int left = steps - tile.warp;
-    tile.gram(s, tile.warp * STEP, WARPS * STEP, (left + WARPS - 1) / WARPS);
-    const double least = cholesky(s, 0.0);
-    if (least > GOOD || sweep == SWEEPS) break;
-    times(s.triangle, s.factor);
-    times(s.inverse, s.white);
-    entries<N>([&](int i, int k) { s.white[i][k] = s.inverse[i][k]; });
+  for (int sweep = 0;; ++sweep) {
+    plain ? tile.template gram<true>(s, begin * STEP, stride * STEP, count)
+          : tile.template gram<false>(s, begin * STEP, stride * STEP, count);
+    const double least = cholesky(s, shift);
+    if (sweep && (least > (plain ? FAINT / 10 : GOOD) || sweep == SWEEPS)) break;
+    plain = !sweep && least > FAINT;
+    if (!plain) {
+      times(s.triangle, s.factor());
+      times(s.inverse(), s.white);
+      entries<N>([&](int i, int k) { s.white[i][k] = s.inverse()[i][k]; });
+    }
+    if (const int i = thread(); !sweep && i < N) s.length[i] = sqrt(s.gram[i][i]);
+    // Then all of them.
+    begin = warp, stride = WARPS, shift = 0.0;
+    count = (steps - warp + WARPS - 1) / WARPS;
   }
-  times(s.triangle, s.factor);
+  times(s.triangle, s.factor());
   entries<N>([&](int i, int k) {
     if (i < n && k < n)
       to[(static_cast<long>(blockIdx.x) * n + k) * n + i] =

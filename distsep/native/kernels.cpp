@@ -2,19 +2,15 @@
 //
 // Compiled once for each level of instructions (see build.py); every block goes through
 // the same code wherever it is, so that no bit depends on ranks or devices.
-#include <algorithm>
-#include <initializer_list>
-#include <string>
-#include <utility>
-
 #include "amplitudes.hpp"
+#include "calls.hpp"
 #include "curvature.hpp"
 #include "root.hpp"
 #include "share.hpp"
 #include "value_gradient.hpp"
-#include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
+using distsep::is, distsep::Known, distsep::Numbers, distsep::wrong;
 using distsep::Weighted;
 using distsep::Weights;
 using distsep::Whitened;
@@ -24,60 +20,7 @@ namespace {
 using F64 = ffi::Buffer<ffi::F64>;
 using S32 = ffi::Buffer<ffi::S32>;
 using Result64 = ffi::ResultBuffer<ffi::F64>;
-using Numbers = ffi::Span<const int64_t>;
 using Threads = ffi::ThreadPool;
-
-ffi::Error wrong(const char* what) {
-  return ffi::Error(ffi::ErrorCode::kInvalidArgument, std::string("distsep: ") + what);
-}
-
-template <template <int> class Kernel, typename Body>
-ffi::Error for_components(int n, Body body) {
-  switch (n) {
-    case 1: body.template operator()<Kernel<1>>(); break;
-    case 2: body.template operator()<Kernel<2>>(); break;
-    case 3: body.template operator()<Kernel<3>>(); break;
-    case 4: body.template operator()<Kernel<4>>(); break;
-    case 5: body.template operator()<Kernel<5>>(); break;
-    case 6: body.template operator()<Kernel<6>>(); break;
-    default: return wrong("one to six amplitudes per sample");
-  }
-  return ffi::Error::Success();
-}
-
-// Whether an array has this shape; -1 stands for any length.
-template <typename Array>
-bool is(const Array& x, std::initializer_list<int64_t> shape) {
-  const auto s = x.dimensions();
-  return s.size() == shape.size() &&
-         std::equal(s.begin(), s.end(), shape.begin(),
-                    [](int64_t a, int64_t b) { return a == b || b == -1; });
-}
-
-bool all_below(Numbers x, int64_t n) {
-  return std::all_of(x.begin(), x.end(), [&](int64_t k) { return 0 <= k && k < n; });
-}
-
-// What the caller knows beforehand: the places (kind, column) of the entries of dA, the
-// numbers of kinds and columns, the template of each global term.
-struct Known {
-  Numbers slopes;
-  int64_t nkind, ncolumn;
-  Numbers use;
-};
-
-// Whether derivatives (pool, entry, row) fit A and their places: `order` kinds, column.
-bool are_entries(F64& derivative, Numbers places, size_t order, F64& A,
-                 const Known& known) {
-  const auto s = A.dimensions();
-  if (!is(derivative, {s[0], -1, s[1]})) return false;
-  if (places.size() != (order + 1) * derivative.dimensions()[1]) return false;
-  for (size_t k = 0; k < places.size(); ++k) {
-    const int64_t most = k % (order + 1) == order ? known.ncolumn : known.nkind;
-    if (places[k] < 0 || places[k] >= most) return false;
-  }
-  return true;
-}
 
 // d, w (block, chunk, row, lane), t (block, chunk, template, lane). Without w the
 // samples are whitened and A is orthonormal.
@@ -123,18 +66,10 @@ const char* mistake(F64& d, F64& w, F64& t, S32& pool, F64& A, F64& dA, F64& phi
   if (!is(pool, {s[0], -1})) return "pool has the blocks of d";
   const int64_t ntile = pool.dimensions()[1];
   if (ntile ? s[1] % ntile : s[1]) return "chunks make whole tiles";
-  if (!is(A, {-1, s[2], -1})) return "A has the rows of d";
-  const int64_t npool = A.dimensions()[0], ncomp = A.dimensions()[2];
-  if (known.ncolumn < ncomp || !are_entries(dA, known.slopes, 1, A, known))
-    return "dA has the rows and columns of A";
-  if (!is(phi, {npool, -1, s[2]})) return "phi has the rows of d";
-  const int64_t nglobal = phi.dimensions()[1], n = known.nkind + nglobal;
-  if (!is(alpha, {npool, nglobal})) return "alpha is of the terms of phi";
-  if (static_cast<int64_t>(known.use.size()) != nglobal ||
-      !all_below(known.use, t.dimensions()[2]))
-    return "each global term has a template";
-  if (known.ncolumn - ncomp > nglobal)
-    return "regional columns are global terms";
+  const char* tables =
+      distsep::mistake<F64>(s[2], t.dimensions()[2], A, dA, phi, alpha, known);
+  if (tables) return tables;
+  const int64_t n = known.nkind + phi.dimensions()[1];
   const int64_t nout = second ? 1 + n + 2 * n * n : 1 + n;
   return is(*out, {s[0], ntile, nout}) ? nullptr : "out";
 }
@@ -146,8 +81,9 @@ ffi::Error value_gradient(Threads threads, F64 d, F64 w, F64 t, S32 pool, F64 A,
   const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, known, out, false);
   if (what) return wrong(what);
   const Weighted p = weighted(d, w, t, A, dA, phi, alpha, known);
-  return for_components<distsep::ValueGradient>(p.ncomp, [&]<typename Kernel>() {
-    over_tiles(threads, d, pool, out, [&p] { return Kernel(p); });
+  return distsep::for_components(p.ncomp, [&]<int C>() {
+    over_tiles(threads, d, pool, out, [&p] { return distsep::ValueGradient<C>(p); });
+    return ffi::Error::Success();
   });
 }
 
@@ -156,13 +92,15 @@ ffi::Error curvature(Threads threads, F64 d, F64 w, F64 t, S32 pool, F64 A, F64 
                      int64_t ncolumn, Numbers use, Numbers bends, Result64 out) {
   const Known known{slopes, nkind, ncolumn, use};
   const char* what = mistake(d, w, t, pool, A, dA, phi, alpha, known, out, true);
-  if (!what && !are_entries(d2A, bends, 2, A, known)) what = "d2A is like dA";
+  if (!what && !distsep::are_entries(d2A, bends, 2, A, known)) what = "d2A is like dA";
   if (what) return wrong(what);
   const Weighted p = weighted(d, w, t, A, dA, phi, alpha, known);
   const distsep::Bends second{d2A.typed_data(), bends.begin(),
                               static_cast<int>(d2A.dimensions()[1])};
-  return for_components<distsep::Curvature>(p.ncomp, [&]<typename Kernel>() {
-    over_tiles(threads, d, pool, out, [&] { return Kernel(p, second); });
+  return distsep::for_components(p.ncomp, [&]<int C>() {
+    over_tiles(threads, d, pool, out,
+               [&] { return distsep::Curvature<C>(p, second); });
+    return ffi::Error::Success();
   });
 }
 
@@ -247,18 +185,19 @@ ffi::Error amplitudes(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 
   if (!is(phi, {npool, -1, m.nrow})) return wrong("phi has the rows of Q");
   w.nglobal = phi.dimensions()[1];
   if (!is(alpha, {npool, w.nglobal})) return wrong("alpha is of the terms of phi");
-  if (static_cast<int64_t>(use.size()) != w.nglobal || !all_below(use, ntemplate))
+  if (static_cast<int64_t>(use.size()) != w.nglobal || !distsep::all_below(use, ntemplate))
     return wrong("each global term has a template");
   if (!is(pool, {nblock, m.ntile})) return wrong("pool is like classes");
   if (!is(*out, {ncomp + 1, m.ngroup, m.npix}) || !is(*chi2, {nblock}))
     return wrong("out");
   double *maps_to = out->typed_data(), *chi2_to = chi2->typed_data();
-  return for_components<distsep::Amplitudes>(ncomp, [&]<typename Kernel>() {
+  return distsep::for_components(ncomp, [&]<int C>() {
     distsep::share(threads, nblock, m.nlane, [=, &m, &w] {
-      return [=, kernel = Kernel(m, w)](long first, long last) mutable {
+      return [=, kernel = distsep::Amplitudes<C>(m, w)](long first, long last) mutable {
         for (long b = first; b < last; ++b) chi2_to[b] = kernel(b, maps_to);
       };
     });
+    return ffi::Error::Success();
   });
 }
 
@@ -292,16 +231,6 @@ auto of_samples() {
       .Arg<F64>().Arg<F64>().Arg<F64>().Arg<F64>();
 }
 
-// slopes, nkind, ncolumn, use.
-template <typename Binding>
-auto with_entries(Binding binding) {
-  return std::move(binding)
-      .template Attr<Numbers>("slopes")
-      .template Attr<int64_t>("nkind")
-      .template Attr<int64_t>("ncolumn")
-      .template Attr<Numbers>("use");
-}
-
 // d, t, weight, index, classes, white, scale.
 auto of_maps() {
   return ffi::Ffi::Bind()
@@ -313,10 +242,10 @@ auto of_maps() {
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_value_gradient, value_gradient,
-                              with_entries(of_samples()).Ret<F64>());
+                              distsep::with_known(of_samples()).Ret<F64>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(distsep_curvature, curvature,
-                              with_entries(of_samples().Arg<F64>())
+                              distsep::with_known(of_samples().Arg<F64>())
                                   .Attr<Numbers>("bends")
                                   .Ret<F64>());
 

@@ -108,7 +108,7 @@ def value_gradient(T: Any, block: Any, template: tuple) -> Array:
     nout = 1 + T.dA.shape[0] + len(template)
     out = jax.ShapeDtypeStruct((*block.pool.shape, nout), jnp.float64)
     call = jax.ffi.ffi_call("distsep_value_gradient", out, vmap_method="sequential")
-    return call(*_samples(block), *_tables(T), **_static(T, template))
+    return call(*_samples(block), *_tables(T), **known(T, template))
 
 
 def curvature(T: Any, block: Any, template: tuple) -> Array:
@@ -127,7 +127,7 @@ def curvature(T: Any, block: Any, template: tuple) -> Array:
     n = T.dA.shape[0] + len(template)
     out = jax.ShapeDtypeStruct((*block.pool.shape, 1 + n + 2 * n * n), jnp.float64)
     call = jax.ffi.ffi_call("distsep_curvature", out, vmap_method="sequential")
-    static = {**_static(T, template), "bends": _flat(T.d2A.places)}
+    static = {**known(T, template), "bends": _flat(T.d2A.places)}
     return call(*_samples(block), *_tables(T), T.d2A.value, **static)
 
 
@@ -194,8 +194,11 @@ def _tables(T: Any) -> tuple:
     return T.A, T.dA.value, T.phi, T.alpha
 
 
-def _static(T: Any, template: tuple) -> dict:
-    """What is known beforehand: the entries of dA, the templates of global terms."""
+def known(T: Any, template: tuple) -> dict:
+    """What is known beforehand: the entries of dA, the templates of global terms.
+
+    Communication: none.
+    """
     nkind, ncolumn = T.dA.shape
     return {
         "slopes": _flat(T.dA.places),

@@ -142,7 +142,7 @@ class ValueGradient {
       Vec x[C], lower[NT];
       for (int k = 0; k < NT; ++k) lower[k] = m[k][u];
       for (int c = 0; c < C; ++c) x[c] = s[c][u];
-      Factor<C>(lower).solve(x);
+      Factor<C, Vec>(lower).solve(x);
       for (int c = 0; c < C; ++c) s[c][u] = x[c];
     }
     for (int f = 0; f < p_.nrow; ++f) {
