@@ -1,7 +1,7 @@
 """What fraction of the memory bandwidth do the passes reach on one device?
 
 The compiled passes alone, on whatever device JAX has (on CPU use `--smoke`): the
-reduction, and value and gradient on whitened samples and on samples with noise of their
+reduction, of this sky and of one a hundred times as bright, and value and gradient on whitened samples and on samples with noise of their
 own, in float64 and float32. The blocks of a small sky are repeated to the size of a
 large one, so that the right sum is known: that of plain numpy, times the repeats.
 Bytes: the samples (and inverse variances) once. Bandwidth is measured: the sum of an
@@ -82,6 +82,7 @@ def programs(small):
         return compare
 
     yield "reduction", block_root, "uniform", gram
+    yield "reduction", block_root, "uniform, bright", gram
     yield "value + gradient", block_value_gradient, "uniform", sums("uniform")
     yield "value + gradient", block_value_gradient, "pixel", sums("pixel")
 
@@ -96,6 +97,7 @@ def main():
 
     nside_small = args.nside[0] if args.smoke else SMALL
     small = {k: skies.make(nside_small, noise=k) for k in ("uniform", "pixel")}
+    small["uniform, bright"] = skies.make(nside_small, signal=100.0)
     prepared = {
         k: passes.prepare(s.observation(), skies.components(), None, None, 1)
         for k, s in small.items()

@@ -111,6 +111,7 @@ def make(
     noise: str = "uniform",
     patch: np.ndarray | None = None,
     cell_ids: np.ndarray | None = None,
+    signal: float = 1.0,
     seed: int = 0,
 ) -> Sky:
     """Draw a sky.
@@ -121,6 +122,7 @@ def make(
             band, the same for Q and U.
         patch: `(kind, pix)` patches: each has its own true parameters.
         cell_ids: NEST pixels; the whole sphere by default.
+        signal: Times so much as the sky has.
         seed: Of all random numbers.
     """
     preset = distsep.instrument("LiteBIRD")
@@ -146,7 +148,7 @@ def make(
     truth = [t + w * x for t, w, x in zip(TRUTH, SCATTER, spread, strict=True)]
     for first in range(0, npix, PIECE):
         part = slice(first, min(first + PIECE, npix))
-        s = RMS * rng.standard_normal((3, 2, part.stop - first))
+        s = signal * RMS * rng.standard_normal((3, 2, part.stop - first))
         if patch is None:
             beta = {k: v[0] for k, v in zip(KINDS, truth, strict=True)}
             d[..., part] += np.einsum("fc,csp->fsp", np.asarray(mixing(beta)), s)

@@ -126,8 +126,8 @@ def _kernels(session: Session) -> str:
     if kernels.usable():
         return words
     if kernels.asked() and jax.default_backend() == "gpu":
-        roots = "a compiled kernel for roots" if gpu.usable() else gpu.state()[1]
-        return f"{words}; on the GPU {roots}, a Pallas kernel, and programs of XLA"
+        own = "too, and programs of XLA" if gpu.usable() else f"not: {gpu.state()[1]}"
+        return f"{words}; on the GPU {own}"
     return f"{words}; programs of XLA are used"
 
 

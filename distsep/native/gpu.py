@@ -39,14 +39,15 @@ def state() -> tuple[bool, str]:
             jax.ffi.register_ffi_target(f"distsep_gpu_{name}", call, platform="CUDA")
     except (OSError, AttributeError) as error:
         return False, f"do not load: {error}"
+    found = getattr(jax.devices()[0], "compute_capability", _OLDEST)
+    if float(found) < _OLDEST:
+        return False, f"for GPUs of compute capability {_OLDEST} and later, not {found}"
     return True, "compiled"
 
 
 def usable() -> bool:
     """Whether the passes of this process can run on the compiled kernels."""
-    if jax.default_backend() != "gpu" or not state()[0]:
-        return False
-    return float(getattr(jax.devices()[0], "compute_capability", 0)) >= _OLDEST
+    return jax.default_backend() == "gpu" and state()[0]
 
 
 def fits(entries: int, lanes: int) -> bool:

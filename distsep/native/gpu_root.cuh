@@ -16,7 +16,7 @@ namespace distsep::gpu {
 constexpr int WARPS = 2, THREADS = WARP * WARPS;
 constexpr int FEWEST = 32;     // lanes of a tile
 constexpr int MOST = 32;       // entries of a sample
-constexpr int FIRST = 16;      // steps of all warps, for the first triangle
+constexpr int FIRST = 128;     // lanes for the first triangle
 constexpr int SWEEPS = 4;      // over all lanes, at most
 constexpr double GOOD = 1e-2;  // least pivot of samples that are nearly orthonormal
 // Least pivot of samples whose signal is about as faint as their noise, a hundred times
@@ -43,8 +43,8 @@ struct Shared {
   Matrix<N> gram, triangle, white;
   Matrix<N> part[WARPS];  // of the Gram matrix, by warp; then its factor and the inverse
   double length[N];  // of each row of x, over the samples that were taken first
-  double scale[N], over[N], root[N], over_root[N], least[N];
-  alignas(16) double row[2][2][N];  // of a matrix and of its inverse; twice
+  double scale[N], over[N], root[N], over_root[N], least[N], least_pivot;
+  alignas(16) double row[2][N];  // in turns
 
   __device__ Matrix<N>& factor() { return part[0]; }
   __device__ Matrix<N>& inverse() { return part[1]; }
@@ -164,62 +164,66 @@ __device__ inline double reciprocal(double x) {
 // has no column in the factor and no row in the inverse. What is left of such a row is
 // rounding, and another sweep would round otherwise. Returns the least pivot.
 //
-// A row of the matrix, and one of the inverse, is in the registers of one thread.
+// A thread has a row of the matrix in its registers, or one of the inverse: of these the
+// one is used after the pivot, the other before it.
 template <int N>
 __device__ double cholesky(Shared<N>& s, double shift) {
-  static_assert(2 * N <= THREADS);
+  static_assert(2 * N <= WARP || 2 * N == THREADS);
+  const auto wait = [] { 2 * N <= WARP ? __syncwarp() : __syncthreads(); };
   const int at = thread(), r = at % N;
-  const bool left = at < N, works = at < 2 * N;
-  if (left) {
-    const double x = s.gram[r][r], scale = x > 0 ? sqrt(x) : 1.0;
-    const double bits = LAST_BITS * s.length[r], own = s.triangle[r][r] * scale;
-    const double some = x > 0 && own > bits ? bits / own : 2.0;  // of a unit pivot
-    s.scale[r] = scale, s.over[r] = 1 / scale;
-    s.least[r] = shift > 0 ? 0.0 : max(N * EPSILON, some * some);
-  }
-  __syncthreads();
-  double v[N], pivot = 0.0, least = 1.0;
+  const bool left = at < N;
+  if (at < 2 * N) {
+    if (left) {
+      const double x = s.gram[r][r], scale = x > 0 ? sqrt(x) : 1.0;
+      const double bits = LAST_BITS * s.length[r], own = s.triangle[r][r] * scale;
+      const double some = x > 0 && own > bits ? bits / own : 2.0;  // of a unit pivot
+      s.scale[r] = scale, s.over[r] = 1 / scale;
+      s.least[r] = shift > 0 ? 0.0 : max(N * EPSILON, some * some);
+    }
+    wait();
+    double v[N], pivot = 0.0, least = 1.0;
 #pragma unroll
-  for (int k = 0; k < N; ++k) {
-    const double one = r == k;
-    const double x = s.gram[max(r, k)][min(r, k)] * (s.over[r] * s.over[k]);
-    v[k] = !left ? one : r == k ? 1 + shift : x;
-  }
+    for (int k = 0; k < N; ++k) {
+      const double x = s.gram[max(r, k)][min(r, k)] * (s.over[r] * s.over[k]);
+      v[k] = !left ? 0.0 : r == k ? 1 + shift : x;
+    }
 #pragma unroll
-  for (int j = 0; j < N; ++j) {
-    const auto& row = s.row[j % 2];
-    if (works && r == j)
+    for (int j = 0; j < N; ++j) {
+      double* row = s.row[j % 2];
+      if (r == j)
 #pragma unroll
-      for (int k = 0; k < N; ++k) s.row[j % 2][left ? 0 : 1][k] = v[k];
-    __syncthreads();
-    double own = row[0][j];
-    own = shift > 0 ? max(own, shift) : own > s.least[j] ? own : 0.0;
-    if (r == j) pivot = own;
-    if (!(own > 0)) continue;
-    least = min(least, own);
-    if (!works || r <= j) continue;
-    const double x = row[0][r], part = x * reciprocal(own), minus = left ? 0.0 : part;
-    if (left) v[j] = x;
+        for (int k = 0; k < N; ++k)
+          if (left == (k >= j)) row[k] = v[k];
+      wait();
+      double own = row[j];
+      own = shift > 0 ? max(own, shift) : own > s.least[j] ? own : 0.0;
+      if (r == j) pivot = own;
+      if (!(own > 0)) continue;
+      least = min(least, own);
+      const double part = r > j ? row[r] * reciprocal(own) : 0.0;
+      const double after = left ? part : 0.0, before = left ? 0.0 : part;
+      v[j] = left ? (r > j ? row[r] : v[j]) : -before;
 #pragma unroll
-    for (int k = 0; k < N; ++k)
-      v[k] -= (k > j ? part - minus : minus) * row[left ? 0 : 1][k];
-  }
-  if (left) {
-    const double root = sqrt(pivot);
-    s.root[r] = root, s.over_root[r] = root > 0 ? 1 / root : 0.0;
-  }
-  __syncthreads();
-  if (works) {
+      for (int k = 0; k < N; ++k)
+        if (k != j) v[k] -= (k > j ? after : before) * row[k];
+    }
+    if (left) {
+      const double root = sqrt(pivot);
+      s.root[r] = root, s.over_root[r] = root > 0 ? 1 / root : 0.0;
+    }
+    if (at == 0) s.least_pivot = least;
+    wait();
     const double mine = left ? s.scale[r] : s.over_root[r];
     Matrix<N>& to = left ? s.factor() : s.inverse();
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       const double other = left ? s.over_root[k] : s.over[k];
-      to[r][k] = k > r ? 0.0 : left && k == r ? mine * s.root[r] : mine * v[k] * other;
+      const double x = k < r ? v[k] * other : k > r ? 0.0 : left ? s.root[r] : other;
+      to[r][k] = mine * x;
     }
   }
   __syncthreads();
-  return least;
+  return s.least_pivot;
 }
 
 // a = a b.
@@ -242,7 +246,7 @@ __device__ void times(Matrix<N>& a, const Matrix<N>& b) {
 
 // One thread block for each tile; to (tile, n, n), upper triangles.
 template <int N, typename Real>
-__global__ void __launch_bounds__(THREADS, N == 16 ? 12 : 1)
+__global__ void __launch_bounds__(THREADS, N == 16 ? 10 : 1)
     roots(Samples<Real> x, double* to) {
   auto& s = shared<Shared<N>>();
   const Tile<N, Real> tile(x, blockIdx.x);
@@ -251,7 +255,7 @@ __global__ void __launch_bounds__(THREADS, N == 16 ? 12 : 1)
   // First some steps of each warp, spread over the tile; of few steps all.
   const int share = steps / WARPS, warp = thread() / WARP;
   int begin = max(share, 1) * warp, stride = 1;
-  int count = share ? min(share, FIRST / WARPS) : begin < steps;
+  int count = share ? min(share, FIRST / STEP / WARPS) : begin < steps;
   double shift = 11 * N * (N + tile.lanes) * EPSILON;
   bool plain = true;
   if (const int i = thread(); i < N) s.length[i] = 0.0;
@@ -275,11 +279,12 @@ __global__ void __launch_bounds__(THREADS, N == 16 ? 12 : 1)
     begin = warp, stride = WARPS, shift = 0.0;
     count = (steps - warp + WARPS - 1) / WARPS;
   }
-  times(s.triangle, s.factor());
+  if (!plain) times(s.triangle, s.factor());
+  const Matrix<N>& root = plain ? s.factor() : s.triangle;
   entries<N>([&](int i, int k) {
     if (i < n && k < n)
       to[(static_cast<long>(blockIdx.x) * n + k) * n + i] =
-          k <= i ? s.triangle[i][k] : 0.0;
+          k <= i ? root[i][k] : 0.0;
   });
 }
 
