@@ -1,11 +1,11 @@
 """What fraction of the memory bandwidth do the passes reach on one device?
 
 The compiled passes alone, on whatever device JAX has (on CPU use `--smoke`): the
-reduction, of this sky and of one a hundred times as bright, and value and gradient on whitened samples and on samples with noise of their
-own, in float64 and float32. The blocks of a small sky are repeated to the size of a
-large one, so that the right sum is known: that of plain numpy, times the repeats.
-Bytes: the samples (and inverse variances) once. Bandwidth is measured: the sum of an
-array, and a copy.
+reduction, of this sky and of one a hundred times as bright, and value and gradient on
+whitened samples and on samples with noise of their own, in float64 and float32. The
+blocks of a small sky are repeated to the size of a large one, so that the right sum is
+known: that of plain numpy, times the repeats. Bytes: the samples (and inverse
+variances) once. Bandwidth is measured: the sum of an array, and a copy.
 """
 
 from functools import partial

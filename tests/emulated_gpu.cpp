@@ -29,8 +29,8 @@ void sums(const gpu::Weighted<Real>& p, int nblock, double* to) {
   p.w ? sums<C, false>(p, nblock, to) : sums<C, true>(p, nblock, to);
 }
 
-// arrays: d, w, t, A, Rinv, dA, phi, alpha. numbers: block, comp, row, template, tile, lane,
-// share, entry, global, kind, column; then kind and column of each entry; templates.
+// arrays: d, w, t, A, Rinv, dA, phi, alpha. numbers: block, comp, row, template, tile,
+// lane, share, entry, global, kind, column; then kind and column of each entry; templates.
 template <typename Real>
 void value_gradients(const Real* const* arrays, const int* pool, const int* numbers,
                      double* to) {

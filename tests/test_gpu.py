@@ -87,9 +87,13 @@ def emulated_sums(library, T, block, template, nshare):
     return out
 
 
-def single(x):
-    """Arrays of real numbers in single precision."""
-    return x.astype(jnp.float32) if x.dtype == jnp.float64 else x
+def cast(tree, dtype):
+    """Its real numbers in another precision."""
+
+    def one(x):
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(one, tree)
 
 
 @pytest.mark.parametrize("precision", ["double", "single"])
@@ -103,10 +107,10 @@ def test_value_and_gradient_in_cuda_are_the_same_sums(
     T = make_tables(rng, ncomp, len(template), nregional)
     block, off = samples(rng, tile, weighted, template), 1e-12
     if precision == "single":
-        T, block = jax.tree.map(single, (T, block))
+        T, block = cast((T, block), jnp.float32)
         off = 1e-4
     found = emulated_sums(emulated, T, block, template, nshare).sum(2)
-    T, block = jax.tree.map(lambda x: x.astype(np.promote_types(x.dtype, int)), (T, block))
+    T, block = cast((T, block), jnp.float64)
     one = [jax.tree.map(lambda x, b=b: x[b], block) for b in range(NBLOCK)]
     expected = np.stack([VALUE_GRADIENT(T, x, template) for x in one])
     scale = np.abs(expected).max((0, 1))

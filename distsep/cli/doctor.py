@@ -126,8 +126,7 @@ def _kernels(session: Session) -> str:
     if kernels.usable():
         return words
     if kernels.asked() and jax.default_backend() == "gpu":
-        own = "too, and programs of XLA" if gpu.usable() else f"not: {gpu.state()[1]}"
-        return f"{words}; on the GPU {own}"
+        return f"{words}; on the GPU {gpu.state()[1]}, beside programs of XLA"
     return f"{words}; programs of XLA are used"
 
 

@@ -34,4 +34,3 @@ def gpu_kernel(kernel: Callable, tables: Any, block: Block) -> Callable | None:
 
 def _root(_tables: Any, block: Block, _template: tuple) -> Array:
     return gpu.root(block.d, block.t, block.pool.shape[-1])
-

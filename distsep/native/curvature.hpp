@@ -105,8 +105,8 @@ class Curvature {
   }
 
   // How the model moves with each parameter, less what the amplitudes absorb.
-  void directions(const Factor<C, Vec>& factor, const Vec* s, const double* t, const double* w,
-                  const double* Nr) {
+  void directions(const Factor<C, Vec>& factor, const Vec* s, const double* t,
+                  const double* w, const double* Nr) {
     const int nrow = p_.nrow, n = p_.nlane;
     for (int i = 0; i < n_; ++i) {
       double *y = y_.get() + i * nrow * WIDTH, *Ny = y + n_ * nrow * WIDTH;

@@ -185,7 +185,8 @@ ffi::Error amplitudes(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 
   if (!is(phi, {npool, -1, m.nrow})) return wrong("phi has the rows of Q");
   w.nglobal = phi.dimensions()[1];
   if (!is(alpha, {npool, w.nglobal})) return wrong("alpha is of the terms of phi");
-  if (static_cast<int64_t>(use.size()) != w.nglobal || !distsep::all_below(use, ntemplate))
+  if (static_cast<int64_t>(use.size()) != w.nglobal ||
+      !distsep::all_below(use, ntemplate))
     return wrong("each global term has a template");
   if (!is(pool, {nblock, m.ntile})) return wrong("pool is like classes");
   if (!is(*out, {ncomp + 1, m.ngroup, m.npix}) || !is(*chi2, {nblock}))
