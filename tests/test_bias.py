@@ -1,5 +1,7 @@
 """What foregrounds leave in the amplitudes, known from noise-free maps of them."""
 
+import pickle
+
 import dense
 import numpy as np
 import pytest
@@ -73,8 +75,20 @@ def test_apply_is_linear_and_spends_no_fit(fitted):
     once, twice = (result.apply(observation(k * clean)) for k in (1, 2))
     np.testing.assert_allclose(twice.amplitudes, 2 * once.amplitudes, rtol=1e-9)
     assert "nothing was fitted" in once.message
-    with pytest.raises(ValueError, match="read from a store"):
+    with pytest.raises(ValueError, match="read or copied"):
         result.replace(applier=None).bias(observation(clean), clean[:3])
+
+
+def test_a_result_comes_back_from_a_worker(fitted):
+    """Without what holds the devices: that is said."""
+    result, clean, _ = fitted
+    there = pickle.loads(pickle.dumps(result))
+    np.testing.assert_array_equal(there.amplitudes, result.amplitudes)
+    np.testing.assert_array_equal(there.covariance, result.covariance)
+    assert (there.parameters, repr(there)) == (result.parameters, repr(result))
+    with pytest.raises(ValueError, match="read or copied"):
+        there.apply(observation(clean))
+    assert result.apply(observation(clean)).converged
 
 
 @pytest.mark.parametrize("unit", ["MJy/sr", "uK_RJ"])

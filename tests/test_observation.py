@@ -54,7 +54,7 @@ def test_it_is_shown_in_a_line():
     """Not as the arrays it holds, which a debugger would print for minutes."""
     ids = np.arange(50)
     obs = observe(maps[..., ids], cell_ids=ids)
-    said = "Observation(4 bands, QU, 50 pixels of nside 4, uniform noise)"
+    said = "Observation(4 bands, QU, 50 pixels of nside 4, noise: depths)"
     assert repr(obs) == said
 
 

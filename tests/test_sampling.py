@@ -106,7 +106,7 @@ def test_what_cannot_be_sampled_is_said(sampled, tmp_path):
         (name,) = wrong
         with pytest.raises(ValueError, match=f"{name}=.* should be a whole number"):
             sampled[0].sampler(**wrong)  # as asked for without types
-    with pytest.raises(ValueError, match="read from a store"):
+    with pytest.raises(ValueError, match="read or copied"):
         own.replace(sampler=None).sample()
 
 

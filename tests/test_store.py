@@ -75,7 +75,14 @@ def assert_same(one, other):
         assert getattr(one, name) == getattr(other, name), name
 
 
-KINDS = ["uniform", "weighted", "pixel", "dense", "dense_pixel"]
+NOISE = {
+    "uniform": "depths",
+    "weighted": "depths with a hit map",
+    "pixel": "variance per pixel",
+    "dense": "covariance of bands",
+    "dense_pixel": "covariance of bands per pixel",
+}
+KINDS = [*NOISE]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,9 +95,7 @@ def test_round_trip(tmp_path, kind, dtype):
     assert opened.npix == NPIX
     assert opened.dtype == dtype
     assert opened.noise_kind == whole.noise.kind
-    said = (
-        f" bands, QU, {NPIX} pixels of nside {whole.nside}, {opened.noise_kind} noise)"
-    )
+    said = f" bands, QU, {NPIX} pixels of nside {whole.nside}, noise: {NOISE[kind]})"
     assert repr(opened).startswith("StoredObservation(")
     assert repr(opened).endswith(said)
     assert repr(whole).endswith(said)

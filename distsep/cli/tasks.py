@@ -15,6 +15,7 @@ from distsep.config.inputs import describe, read_fits
 from distsep.config.run import import_tables, report_directory
 from distsep.data import store
 from distsep.data.fits_scalar import read_mask
+from distsep.data.noise import in_words
 from distsep.data.observation import Observation
 from distsep.data.store_header import NOISE_DIMS
 
@@ -22,12 +23,6 @@ _log = logging.getLogger(__name__)
 
 # What a run adds to where its maps came from.
 _OF_A_RUN = ("run", "observation")
-NOISE_WORDS = {
-    "uniform": "depths",
-    "pixel": "variance per pixel",
-    "dense": "covariance of bands",
-    "dense_pixel": "covariance of bands per pixel",
-}
 
 
 def _is_there(path: str | Path) -> None:
@@ -242,8 +237,7 @@ def _noise(reader: Any) -> str:
     """How the noise of an observation is described."""
     dims = tuple(reader.dims("inverse_noise"))
     kinds = {known: kind for kind, known in NOISE_DIMS.items()}
-    words = NOISE_WORDS.get(kinds.get(dims, ""), ", ".join(dims))
-    return f"{words} with a hit map" if "weight" in reader.names else words
+    return in_words(kinds.get(dims, ", ".join(dims)), "weight" in reader.names)
 
 
 def _facts(reader: Any) -> list[tuple[str, str]]:

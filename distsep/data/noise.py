@@ -33,11 +33,30 @@ class Noise:
     kind: str
     weight: np.ndarray | None = None
 
+    def __str__(self) -> str:
+        return in_words(self.kind, self.weight is not None)
+
     def select(self, pixels) -> "Noise":
         """Return the noise of some of the pixels, in the order asked for."""
         shape = self.shape[..., pixels] if self.kind.endswith("pixel") else self.shape
         weight = None if self.weight is None else self.weight[pixels]
         return Noise(shape, self.kind, weight)
+
+
+def in_words(kind: str, weighted: bool) -> str:
+    """How noise was given.
+
+    Args:
+        kind: Of `Noise`; other words are returned as they are.
+        weighted: Whether there is a weight.
+    """
+    words = {
+        "uniform": "depths",
+        "pixel": "variance per pixel",
+        "dense": "covariance of bands",
+        "dense_pixel": "covariance of bands per pixel",
+    }.get(kind, kind)
+    return f"{words} with a hit map" if weighted else words
 
 
 def numbers(values, name: str) -> np.ndarray:

@@ -205,7 +205,7 @@ class Observation:
     def __repr__(self) -> str:
         return (
             f"Observation({len(self.instrument.bands)} bands, {self.stokes}, "
-            f"{self.npix} pixels of nside {self.nside}, {self.noise.kind} noise)"
+            f"{self.npix} pixels of nside {self.nside}, noise: {self.noise})"
         )
 
     @property

@@ -114,6 +114,10 @@ class Result:
             f"{state}{fit})"
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied to other processes: `apply` and `sample` stay here."""
+        return {**self.__dict__, "applier": None, "sampler": None}
+
     def replace(self, **changes: Any) -> "Result":
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -169,13 +173,13 @@ class Result:
             here, whatever that of the maps.
 
         Raises:
-            ValueError: if the result was read from a store, or other pixels.
+            ValueError: if the result was read from a store or pickled, or other pixels.
 
         Communication: collective, as `separate`.
         """
         if self.applier is None:
             raise ValueError(
-                "`Result.apply`: this result was read from a store and has no weights: "
+                "`Result.apply`: this result was read or copied and has no weights: "
                 "call it on what `separate` returned."
             )
         return self.applier(self, observation, output)
@@ -207,7 +211,7 @@ class Result:
         """
         if self.applier is None:
             raise ValueError(
-                "`Result.bias`: this result was read from a store and has no weights: "
+                "`Result.bias`: this result was read or copied and has no weights: "
                 "call it on what `separate` returned."
             )
         if self.amplitudes is None:
@@ -245,15 +249,15 @@ class Result:
             ess; `report.corner_plot` draws them.
 
         Raises:
-            ValueError: if the result was read from a store, or every pixel has its own
-                noise shape.
+            ValueError: if the result was read from a store or pickled, or every pixel
+                has its own noise shape.
             ImportError: without blackjax.
 
         Communication: collective, as `separate`, if the fit did not reduce the data.
         """
         if self.sampler is None:
             raise ValueError(
-                "`Result.sample`: this result was read from a store and has no data: "
-                "call it on what `separate` returned."
+                "`Result.sample`: this result was read or copied and has no data: call "
+                "it on what `separate` returned."
             )
         return self.sampler(draws=draws, chains=chains, seed=seed)

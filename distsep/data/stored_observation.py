@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from distsep.data.healpix import COORDSYS
-from distsep.data.noise import Noise
+from distsep.data.noise import Noise, in_words
 from distsep.data.observation import STOKES, Observation
 from distsep.data.store_header import NOISE_DIMS, Truth
 from distsep.data.zarr_group import GroupReader
@@ -44,7 +44,7 @@ class StoredObservation:
         return (
             f"StoredObservation({str(self.path)!r}: {len(self.bands)} bands, "
             f"{self.stokes}, {self.grid.npix} pixels of nside {self.nside}, "
-            f"{self.noise_kind} noise)"
+            f"noise: {in_words(self.noise_kind, 'weight' in self._reader.names)})"
         )
 
     def _read_header(self) -> None:
