@@ -83,7 +83,10 @@ def compile_gpu_kernels() -> list[Path]:
     program, host = gpu_compiler(), compiler()
     if program is None or host is None:
         return []
-    flags = ("-std=c++20", "-O3", "-shared", "-Xcompiler", "-fPIC", "-ccbin", host)
+    flags = (
+        *("-std=c++20", "-O3", "-shared", "-Xcompiler", "-fPIC", "-ccbin", host),
+        *("--threads", "0"),  # one for each of `GPUS`, if there are so many
+    )
     path = _compile([program, *flags, *GPUS, str(HERE / "kernels.cu")], "gpu")
     return [] if path is None else [path]
 
