@@ -117,6 +117,14 @@ def test_value_and_gradient_in_cuda_are_the_same_sums(
     np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=off)
 
 
+def for_gpus(program, target, *arrays):
+    """A program for GPUs, as far as it goes without one, and its text."""
+    known = [export.DisabledSafetyCheck.custom_call(target)]
+    call = export.export(jax.jit(program), platforms=["cuda"], disabled_checks=known)
+    found = call(*arrays)
+    return found, found.mlir_module()
+
+
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("nkind", [0, 2])
 def test_value_and_gradient_on_a_gpu_are_a_call_of_the_kernel_in_cuda(nkind, weighted):
@@ -127,15 +135,11 @@ def test_value_and_gradient_on_a_gpu_are_a_call_of_the_kernel_in_cuda(nkind, wei
     assert gpu.takes(T, block)
     arrays, tree = jax.tree.flatten((T, block))
     target = "distsep_gpu_value_gradient"
-    known = [export.DisabledSafetyCheck.custom_call(target)]
 
     def program(*arrays):
         return gpu.value_gradient(*jax.tree.unflatten(tree, arrays), (0, 1))
 
-    found = export.export(jax.jit(program), platforms=["cuda"], disabled_checks=known)(
-        *arrays
-    )
-    module = found.mlir_module()
+    found, module = for_gpus(program, target, *arrays)
     assert module.count(f"@{target}(") == 1
     assert f"-> tensor<{NBLOCK}x{NTILE}x2x{3 + nkind}xf64>" in module
     (out,) = found.out_avals
@@ -228,15 +232,13 @@ def test_roots_in_cuda_of_a_sky_without_noise(emulated):
 def test_roots_on_a_gpu_are_a_call_of_the_kernel_in_cuda(dtype):
     """As far as it goes without a GPU; some blocks at a time, as `over_blocks` does."""
     target = "distsep_gpu_root"
-    known = [export.DisabledSafetyCheck.custom_call(target)]
 
     def program(d, t):
         return jax.vmap(lambda d, t: gpu.root(d, t, 2))(d, t)
 
-    found = export.export(jax.jit(program), platforms=["cuda"], disabled_checks=known)(
-        jnp.ones((5, 7, 64), dtype), jnp.ones((5, 1, 64), dtype)
-    )
-    assert found.mlir_module().count(f"@{target}(") == 1
+    arrays = jnp.ones((5, 7, 64), dtype), jnp.ones((5, 1, 64), dtype)
+    found, module = for_gpus(program, target, *arrays)
+    assert module.count(f"@{target}(") == 1
     (out,) = found.out_avals
     assert (out.shape, out.dtype) == ((5, 2, 64), jnp.float64)
 

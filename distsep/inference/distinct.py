@@ -9,9 +9,10 @@ import numpy as np
 from distsep.inference.model import orthonormal
 from distsep.inference.objective import Objective
 
-# Of A with columns of unit length; the normal equations square it.
-_SAME = 1e-12  # less than one, the product of two columns of one direction
+# Of A with columns of unit length: its condition, which the normal equations square,
+# and how much less than one the product of two columns of one direction is.
 _WORST = 1e7
+_SAME = 1e-12
 
 
 def alike(objective: Objective, x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

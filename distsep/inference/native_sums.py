@@ -25,23 +25,18 @@ def native_kernel(kernel: Callable, tables: Any) -> Callable | None:
     """
     every = {block_value_gradient: _value_gradient, block_curvature: _curvature}
     own = every.get(kernel)
-    return own if own is not None and few_components(tables) else None
-
-
-def few_components(tables: Tables) -> bool:
-    """Whether the compiled kernels know so many amplitudes per sample."""
-    return 0 < tables.A.shape[-1] <= native.MOST_COMPONENTS
+    return own if own is not None and native.few_components(tables) else None
 
 
 def _value_gradient(T: Tables, block: Block, template: tuple):
-    return native.value_gradient(for_samples(T, block), block, template)
+    return native.value_gradient(_for_samples(T, block), block, template)
 
 
 def _curvature(T: Tables, block: Block, template: tuple):
-    return native.curvature(for_samples(T, block), block, template)
+    return native.curvature(_for_samples(T, block), block, template)
 
 
-def for_samples(T: Tables, block: Block) -> Tables:
+def _for_samples(T: Tables, block: Block) -> Tables:
     """Tables for whitened samples: the amplitudes are those of Q in A = Q R.
 
     The likelihood is the same, and its derivatives are, at a fixed change of basis.

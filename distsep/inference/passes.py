@@ -21,7 +21,7 @@ from distsep.data.samples import rows
 from distsep.data.source import ahead
 from distsep.inference.likelihood import Block, Tables
 from distsep.inference.model import Model
-from distsep.inference.native_sums import few_components, native_kernel
+from distsep.inference.native_sums import native_kernel
 from distsep.inference.packing import Lanes, RawMaps, chunked, in_chunks, joined, pack
 from distsep.inference.reduce import block_root
 from distsep.native import kernels as native
@@ -205,7 +205,7 @@ class Survey:
 
         Communication: none.
         """
-        usable = self._whitened and few_components(tables) and native.usable()
+        usable = self._whitened and native.few_components(tables) and native.usable()
         return self._amplitudes(tables) if usable and not self._packed else None
 
     def _amplitudes(self, tables):

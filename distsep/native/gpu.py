@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from distsep.native.build import library
-from distsep.native.kernels import MOST_COMPONENTS, asked, known, loaded
+from distsep.native.kernels import asked, few_components, known, register
 
 FEWEST_LANES = 32  # of a tile, and a multiple of them
 MOST_ENTRIES = 32
 MOST_SLOPES = 64  # entries of dA, and global terms
-NAMES = ("root", "value_gradient")
+NAMES = ("gpu_root", "gpu_value_gradient")
 _SHARE = 1024  # lanes of a warp
 _OLDEST = 8.0  # compute capability, of the first with tensor cores for float64
 
@@ -34,9 +34,7 @@ def state() -> tuple[bool, str]:
     if not library("gpu").exists():
         return False, "not compiled: install with CUDA's nvcc and headers at hand"
     try:
-        for name in NAMES:
-            call = jax.ffi.pycapsule(getattr(loaded("gpu"), f"distsep_gpu_{name}"))
-            jax.ffi.register_ffi_target(f"distsep_gpu_{name}", call, platform="CUDA")
+        register("gpu", NAMES, "CUDA")
     except (OSError, AttributeError) as error:
         return False, f"do not load: {error}"
     found = getattr(jax.devices()[0], "compute_capability", _OLDEST)
@@ -82,7 +80,7 @@ def takes(T: Any, block: Any) -> bool:
     return (
         block.invN is None
         and fits(block.d.shape[-2], tile)
-        and 0 < T.A.shape[-1] <= MOST_COMPONENTS
+        and few_components(T)
         and max(counts) <= MOST_SLOPES
     )
 

@@ -41,8 +41,9 @@ using Matrix = double[N][N + 1];
 template <int N>
 struct Shared {
   Matrix<N> gram, triangle, white;
-  Matrix<N> part[WARPS];  // of the Gram matrix, by warp; then its factor and the inverse
-  double length[N];  // of each row of x, over the samples that were taken first
+  static_assert(WARPS >= 2);
+  Matrix<N> part[WARPS];  // of the Gram matrix, by warp; then its factor and inverse
+  double length[N];       // of each row of x, over the samples that were taken first
   double scale[N], over[N], root[N], over_root[N], least[N], least_pivot;
   alignas(16) double row[2][N];  // in turns
 
@@ -229,7 +230,8 @@ __device__ double cholesky(Shared<N>& s, double shift) {
 // a = a b.
 template <int N>
 __device__ void times(Matrix<N>& a, const Matrix<N>& b) {
-  constexpr int EACH = (N * N + THREADS - 1) / THREADS;
+  static_assert(THREADS % N == 0 && N * N % THREADS == 0);
+  constexpr int EACH = N * N / THREADS;
   const int at = thread();
   double found[EACH] = {};
 #pragma unroll

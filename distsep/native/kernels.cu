@@ -29,6 +29,21 @@ ffi::Error start(void (*kernel)(Arguments...), long blocks, int threads, long by
              : ffi::Error(ffi::ErrorCode::kInternal, cudaGetErrorString(code));
 }
 
+template <typename Real>
+const Real* of(const Any& x) {
+  return static_cast<const Real*>(x.untyped_data());
+}
+
+// Call `body` with the type of the numbers of an array.
+template <typename Body>
+ffi::Error for_type(const Any& x, Body body) {
+  switch (x.element_type()) {
+    case ffi::F64: return body.template operator()<double>();
+    case ffi::F32: return body.template operator()<float>();
+    default: return wrong("type of d");
+  }
+}
+
 // d (..., row, lane), t (..., template, lane), out (..., tile, n * n).
 ffi::Error root(cudaStream_t stream, Any d, Any t, Result64 out) {
   const auto s = d.dimensions(), u = t.dimensions(), o = out->dimensions();
@@ -48,26 +63,15 @@ ffi::Error root(cudaStream_t stream, Any d, Any t, Result64 out) {
   if (n > gpu::MOST) return wrong("entries of a sample");
   if (!ntile || nlane % ntile || (nlane / ntile) % gpu::FEWEST)
     return wrong("lanes of a tile");
-  auto run = [&]<typename Real>(Real) {
-    const gpu::Samples<Real> x{static_cast<const Real*>(d.untyped_data()),
-                               static_cast<const Real*>(t.untyped_data()),
-                               nrow, ntemplate, static_cast<int>(ntile), nlane};
+  return for_type(d, [&]<typename Real>() {
+    const gpu::Samples<Real> x{of<Real>(d), of<Real>(t), nrow, ntemplate,
+                               static_cast<int>(ntile), nlane};
     const auto with = [&]<int N>() {
       return start(gpu::roots<N, Real>, nblock * ntile, gpu::THREADS,
                    sizeof(gpu::Shared<N>), stream, x, out->typed_data());
     };
     return n <= 16 ? with.template operator()<16>() : with.template operator()<32>();
-  };
-  switch (d.element_type()) {
-    case ffi::F64: return run(double{});
-    case ffi::F32: return run(float{});
-    default: return wrong("type of d");
-  }
-}
-
-template <typename Real>
-const Real* of(const Any& x) {
-  return static_cast<const Real*>(x.untyped_data());
+  });
 }
 
 // d, w (block, row, lane), t (block, template, lane), pool (block, tile); without w the
@@ -114,7 +118,7 @@ ffi::Error value_gradient(cudaStream_t stream, Any d, Any w, Any t, S32 pool, An
                  gpu::WARP, gpu::Tables<ROWS, C, Real>::bytes(p), stream, p,
                  out->typed_data());
   };
-  const auto of_type = [&]<typename Real>() {
+  return for_type(d, [&]<typename Real>() {
     return distsep::for_components(ncomp, [&]<int C>() {
       const bool white = !w.element_count();
       if (s[1] <= 16)
@@ -123,12 +127,7 @@ ffi::Error value_gradient(cudaStream_t stream, Any d, Any w, Any t, S32 pool, An
       return white ? run.template operator()<Real, 32, C, true>()
                    : run.template operator()<Real, 32, C, false>();
     });
-  };
-  switch (d.element_type()) {
-    case ffi::F64: return of_type.template operator()<double>();
-    case ffi::F32: return of_type.template operator()<float>();
-    default: return wrong("type of d");
-  }
+  });
 }
 
 }  // namespace

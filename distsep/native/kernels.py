@@ -55,17 +55,14 @@ def state() -> tuple[bool, str]:
         return False, "not compiled: install with a C++ compiler on the PATH"
     try:
         level = loaded(0).distsep_level()
-        found = loaded(level)
-        for name in NAMES:
-            call = jax.ffi.pycapsule(getattr(found, f"distsep_{name}"))
-            jax.ffi.register_ffi_target(f"distsep_{name}", call, platform="cpu")
+        register(level, NAMES, "cpu")
     except (OSError, AttributeError) as error:
         return False, f"do not load: {error}"
     return True, f"compiled, x86-64-v{level}" if level else "compiled"
 
 
 def loaded(level: int | str) -> ctypes.CDLL:
-    """Load the library of a level (see `build.library`).
+    """Load the library of a level, as `build` names them.
 
     Raises:
         OSError: it cannot be loaded, or is of a later jaxlib than this one, which would
@@ -79,6 +76,24 @@ def loaded(level: int | str) -> ctypes.CDLL:
             f"compiled for jaxlib {built}, this is {here}: install distsep again"
         )
     return found
+
+
+def register(level: int | str, names: tuple[str, ...], platform: str) -> None:
+    """Make kernels of a library known to JAX.
+
+    Raises:
+        OSError: see `loaded`.
+        AttributeError: it has no such kernel.
+    """
+    found = loaded(level)
+    for name in names:
+        call = jax.ffi.pycapsule(getattr(found, f"distsep_{name}"))
+        jax.ffi.register_ffi_target(f"distsep_{name}", call, platform=platform)
+
+
+def few_components(T: Any) -> bool:
+    """Whether the compiled kernels know so many amplitudes per sample."""
+    return 0 < T.A.shape[-1] <= MOST_COMPONENTS
 
 
 def _number(words: str) -> tuple[int, ...]:

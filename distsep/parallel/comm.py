@@ -5,6 +5,7 @@ neither. No pixels, no layout, no sharding over the devices of a rank.
 """
 
 import functools
+import itertools
 import os
 import sys
 import time
@@ -86,9 +87,7 @@ class Comm:
             )
         if self.size == 1 or not leaves:
             return jax.tree.unflatten(tree, leaves)
-        flat = leaves[0].ravel()
-        if len(leaves) > 1:
-            flat = np.concatenate([x.ravel() for x in leaves])
+        flat = np.concatenate([x.ravel() for x in leaves])
         # Waits for each: an error belongs to this call, and no message of Python may
         # overtake one that is still queued.
         total = np.concatenate(
@@ -97,10 +96,11 @@ class Comm:
                 for i in range(0, max(flat.size, 1), _LARGEST_MESSAGE)
             ]
         )
-        if len(leaves) == 1:
-            return jax.tree.unflatten(tree, [total.reshape(leaves[0].shape)])
-        shares = np.split(total, np.cumsum([x.size for x in leaves])[:-1])
-        back = [share.reshape(x.shape) for share, x in zip(shares, leaves, strict=True)]
+        ends = itertools.accumulate(x.size for x in leaves)
+        back = [
+            total[end - x.size : end].reshape(x.shape)
+            for end, x in zip(ends, leaves, strict=True)
+        ]
         return jax.tree.unflatten(tree, back)
 
     def max(self, x: Any) -> np.ndarray:
