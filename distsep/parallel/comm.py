@@ -76,9 +76,7 @@ class Comm:
         Communication: one allreduce of `x` (one per 2^27 elements).
         """
         leaves, tree = jax.tree.flatten(x)
-        for leaf in leaves:
-            _check_summable(leaf)
-        leaves = [np.asarray(leaf) for leaf in leaves]
+        leaves = [_summable(leaf) for leaf in leaves]
         if len(types := {leaf.dtype for leaf in leaves}) > 1:
             words = ", ".join(sorted(map(str, types)))
             raise TypeError(
@@ -87,21 +85,25 @@ class Comm:
             )
         if self.size == 1 or not leaves:
             return jax.tree.unflatten(tree, leaves)
-        flat = np.concatenate([x.ravel() for x in leaves])
-        # Waits for each: an error belongs to this call, and no message of Python may
-        # overtake one that is still queued.
-        total = np.concatenate(
-            [
-                self._allreduce(_placed(flat[i : i + _LARGEST_MESSAGE]))
-                for i in range(0, max(flat.size, 1), _LARGEST_MESSAGE)
-            ]
-        )
+        total = self._total(_joined([x.ravel() for x in leaves]))
+        # Nothing is under way any more: no token to hand to the next program.
+        jax.effects_barrier()
         ends = itertools.accumulate(x.size for x in leaves)
         back = [
             total[end - x.size : end].reshape(x.shape)
             for end, x in zip(ends, leaves, strict=True)
         ]
         return jax.tree.unflatten(tree, back)
+
+    def _total(self, flat: np.ndarray) -> np.ndarray:
+        """Add a flat array over the ranks, in as many messages as MPI needs.
+
+        Waits for each: an error belongs to this call, and no message of Python may
+        overtake one that is still queued.
+        """
+        size = _LARGEST_MESSAGE
+        cuts = [flat[i : i + size] for i in range(0, max(flat.size, 1), size)]
+        return _joined([np.asarray(self._allreduce(_placed(x))) for x in cuts])
 
     def max(self, x: Any) -> np.ndarray:
         """Elementwise maximum over the ranks of a small array; NaN wins.
@@ -283,27 +285,41 @@ def _jitted_allreduce(mpi: Any) -> Any:
     return jax.jit(lambda x: mpi4jax.allreduce(x, op=MPI.SUM, comm=mpi))
 
 
+def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+    """Put flat arrays behind each other; one is left as it is."""
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
 def _placed(message: np.ndarray) -> Any:
-    """Put a message on the host where mpi4jax was built without CUDA; else leave it.
+    """Put a message on the host where mpi4jax needs it there; else leave it.
 
     The program takes it over to the first local device, quicker than by hand.
     """
+    host = _staging()
+    return message if host is None else jax.device_put(message, host)
+
+
+@functools.cache
+def _staging() -> Any:
+    """The host's processor, if mpi4jax was built without CUDA and JAX is elsewhere."""
     import mpi4jax
 
     if jax.default_backend() == "cpu" or mpi4jax.has_cuda_support():
-        return message
-    return jax.device_put(message, jax.local_devices(backend="cpu")[0])
+        return None
+    return jax.local_devices(backend="cpu")[0]
 
 
-def _check_summable(x: Any) -> None:
+def _summable(x: Any) -> np.ndarray:
+    """An array that may be summed, on the host."""
     if isinstance(x, Tracer):
         raise TypeError(
             "`Comm.sum(x)` got a traced array: expected a concrete one. Call it "
             "between jitted functions, never inside one."
         )
-    dtype = np.asarray(x).dtype if np.isscalar(x) else x.dtype
-    if dtype != np.float64 and not np.issubdtype(dtype, np.integer):
+    x = np.asarray(x)
+    if x.dtype != np.float64 and x.dtype.kind not in "iu":
         raise TypeError(
-            f"`Comm.sum(x)` expected float64 or integers, got {dtype}: accumulate in "
+            f"`Comm.sum(x)` expected float64 or integers, got {x.dtype}: accumulate in "
             "float64 before the sum over ranks."
         )
+    return x
