@@ -165,19 +165,22 @@ def _error_panel(sphere, truth, s, component, letter, row) -> Panel:
 
 
 def _chi2_panel(result: Result, sphere: "Sphere", chi2: np.ndarray) -> Panel:
-    """Return chi2 of the pixels, all Stokes parameters, around what is expected."""
-    ns, nf = len(result.stokes), len(result.bands)
-    free = max(ns * (nf - len(result.component_names)), 1)
+    """Return chi2 of the pixels, all Stokes parameters, around what is expected.
+
+    Pixels that lack bands or Stokes parameters have fewer degrees of freedom: what is
+    expected is the mean of all of them.
+    """
     # A joint fit has one chi2 for all Stokes parameters of a pixel.
     seen = np.isfinite(chi2).any(0)
     total = np.where(seen, np.nansum(chi2, 0), np.nan)
+    free = max(result.dof, 1) / max(seen.sum(), 1)
     m = sphere.drawn(total)
-    note = f"mean {np.nanmean(total):.2f}, expected {free}"
+    note = f"mean {np.nanmean(total):.2f}, expected {free:.2f}"
     title = r"$\chi^2$ per pixel, " + "+".join(result.stokes)
     half = 3.5 * np.sqrt(2 * free) * min(1.0, NSIDE_DRAWN / result.nside)
     half = max(half, abs(float(np.nanmedian(m)) - free))
     span = max(free - half, 0.0), free + half
-    return Panel(title, note, m, "", span, "PuOr_r", centre=float(free))
+    return Panel(title, note, m, "", span, "PuOr_r", centre=free)
 
 
 def parameter_panels(result: Result) -> list[Panel]:

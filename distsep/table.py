@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from distsep.data.result import FAR, Result
 
@@ -71,7 +71,7 @@ def goodness(result: Result) -> Goodness | None:
     if dof <= 0 or not np.isfinite(chi2):
         return None
     z = (chi2 - dof) / np.sqrt(2 * dof)
-    return Goodness(chi2, dof, float(z), float(stats.chi2.sf(chi2, dof)))
+    return Goodness(chi2, dof, float(z), float(special.chdtrc(dof, chi2)))
 
 
 def parameter_rows(result: Result, truth: Truth | None = None) -> list[Row]:

@@ -140,7 +140,7 @@ def separated(tmp_path_factory):
 
 def test_simulate_says_what_it_made(separated):
     path, said, _ = separated
-    assert "768 of nside 8, 100.0% sky" in said
+    assert "768 of nside 8, 100.0% of the sky" in said
     assert "noise │ depths" in flat(said)
     assert "Dust.beta_d = 1.54" in flat((path / "log/sky.txt").read_text())
 

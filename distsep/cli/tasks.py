@@ -245,7 +245,10 @@ def _facts(reader: Any) -> list[tuple[str, str]]:
     nside = 2 ** head["dggs"]["refinement_level"]
     npix = reader.grid.npix
     facts = [
-        ("pixels", f"{npix} of nside {nside}, {100 * npix / (12 * nside**2):.1f}% sky"),
+        (
+            "pixels stored",
+            f"{npix} of nside {nside}, {100 * npix / (12 * nside**2):.1f}% of the sky",
+        ),
         ("stokes", f"{head['stokes']}, {head['coordsys']}, {head['polcconv']}"),
         ("chunks", f"{reader.grid.nchunks} of {reader.grid.chunk} pixels"),
     ]

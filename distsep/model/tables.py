@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.interpolate import CubicSpline
 
 
 class TableData(NamedTuple):
@@ -49,8 +48,7 @@ class TableData(NamedTuple):
         Raises:
             ValueError: if the curve has no maximum between its ends.
         """
-        knots = np.log(self.nu)
-        spline = CubicSpline(knots, np.log(self.value))
+        knots, spline = self._spline()
         places = spline.derivative().roots(extrapolate=False)
         places = places[np.isfinite(places)]
         ends = max(spline(knots[0]), spline(knots[-1]))
@@ -58,10 +56,16 @@ class TableData(NamedTuple):
             raise ValueError("`table=(nu, value)` should peak between its ends.")
         return float(np.exp(places[np.argmax(spline(places))]))
 
+    def _spline(self) -> tuple[np.ndarray, Any]:
+        """Logarithms of the frequencies, and the spline through the points."""
+        from scipy.interpolate import CubicSpline  # half a second: for tables alone
+
+        knots = np.log(self.nu)
+        return knots, CubicSpline(knots, np.log(self.value))
+
     def curve(self, order: int, nu: Any) -> Array:
         """The curve (order 0) or its first or second derivative at `nu` [GHz]."""
-        knots = np.log(self.nu)
-        spline = CubicSpline(knots, np.log(self.value))
+        knots, spline = self._spline()
         ends = slice(None, None, len(knots) - 1)
         # One straight piece before the first knot and one after the last.
         left, right = (

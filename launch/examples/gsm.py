@@ -11,6 +11,11 @@ nside 16 and known monopoles in eight bands are added, and the sky is separated
 - with the monopoles added,       with a free monopole in these bands,
 - with the monopoles added,       without.
 
+The file is numpy's, of `freq_ghz` (band,) [GHz] and `maps` (band, pix) [uK_RJ, RING]:
+what a program for the model of Zheng et al. (2017), MNRAS 464, 3486, such as pygdsm's
+GlobalSkyModel16, gives at 22.8, 33, 40.7, 60.8 and 93.5 GHz (WMAP) and at 30, 44, 70,
+100, 143, 217 and 353 GHz (Planck), smoothed to 5 degrees.
+
 The noise is the same, so the first two must agree in everything but the monopoles,
 whose difference must be what was added. The third shows what goes wrong without.
 """
