@@ -284,6 +284,33 @@ def test_import_real_maps(folder):
     assert (back[:, ~use] < -1e30).all()
 
 
+def test_the_noise_of_an_observation_survives_fits(folder):
+    rng = np.random.default_rng(6)
+    observation = distsep.Observation(
+        rng.normal(size=(2, 2, 768)),
+        distsep.Instrument(nu=[100.0, 150.0], depth_p=[3.0, 2.0]),
+        stokes="QU",
+        nside=8,
+        hits=rng.integers(0, 5, 768),
+        hits_norm=2.0,
+    )
+    observation.save("hits.zarr")
+    call("export", "hits.zarr", "-o", "hits")
+    files = ["hits/band_100.fits", "hits/band_150.fits"]
+    flags = ["--nu", "100,150", "--stokes", "QU", "--variance", "QQ_COV,UU_COV"]
+    call("import", *files, *flags, "-o", "back.zarr")
+    back = distsep.read("back.zarr")
+    np.testing.assert_array_equal(back.cell_ids, observation.cell_ids)
+    np.testing.assert_array_equal(back.d, observation.d)
+    assert str(back.noise) == str(observation.noise) == "depths with a hit map"
+    for noise in (back.noise, observation.noise):
+        assert noise.shape.shape == (2, 2)
+    invN, known = (
+        n.shape[..., None] * n.weight for n in (back.noise, observation.noise)
+    )
+    np.testing.assert_allclose(invN, known, rtol=1e-13)
+
+
 @pytest.fixture(scope="module")
 def fits_maps(tmp_path_factory):
     """A directory with maps i0.fits ... (T) and p0.fits ... (I, Q, U), in "mK"."""

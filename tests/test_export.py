@@ -2,6 +2,7 @@
 
 import healpy
 import numpy as np
+import pytest
 from astropy.io import fits
 
 import distsep
@@ -44,3 +45,55 @@ def test_parameters_with_patches_and_what_the_headers_say(tmp_path):
     assert [cmb[f"TTYPE{n}"] for n in (1, 3)] == ["Q_STOKES", "Q_SIGMA"]
     assert "NU0" not in cmb
     assert fits.getheader(found, 1)["PARAM"] == "Dust.beta_d"
+
+
+def observed(**noise):
+    """Maps of Q and U at five bands, a fifth of the sphere not seen by the first."""
+    instrument = distsep.Instrument(nu=NU, depth_p=[5.0, 4.0, 3.0, 4.0, 5.0])
+    maps = np.random.default_rng(2).normal(0, 30, (5, 2, 12 * NSIDE**2))
+    maps[0, :, : maps.shape[-1] // 5] = np.nan
+    return distsep.Observation(maps, instrument, stokes="QU", nside=NSIDE, **noise)
+
+
+PIXELS = 1 + np.arange(12 * NSIDE**2) % 7
+NOISES = {
+    "hits": {"hits": PIXELS.astype(float), "hits_norm": 4.0},
+    "one variance": {"noise_variance": np.full((5, 1, 1), 0.25)},
+    "pixel": {"noise_variance": PIXELS * (1.0 + np.arange(10).reshape(5, 2, 1))},
+    "pixels and bands": {
+        "noise_variance": 1.0 + (PIXELS * np.arange(10).reshape(5, 2, 1)) % 5
+    },
+}
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_noise_that_is_not_of_the_depths_goes_along(kind, tmp_path):
+    observation = observed(**NOISES[kind])
+    observation.save(tmp_path / "sky.zarr")
+    files = export_store(tmp_path / "sky.zarr", tmp_path / "maps")
+    inverse = observation.noise.shape
+    if observation.noise.kind == "uniform":
+        weight = observation.noise.weight
+        inverse = inverse[..., None] * (np.ones(768) if weight is None else weight)
+    for band, file in enumerate(files):
+        q, u, *variances = healpy.read_map(file, field=None, nest=True, dtype=None)
+        seen = ~np.isnan(observation.d[band])
+        for k, (m, variance) in enumerate(zip((q, u), variances, strict=True)):
+            np.testing.assert_array_equal(m[seen[k]], observation.d[band, k, seen[k]])
+            expected = 1 / inverse[band, k]
+            np.testing.assert_allclose(variance, expected, rtol=1e-14)
+        header = fits.getheader(file, 1)
+        names = [header[f"TTYPE{n}"] for n in (1, 2, 3, 4)]
+        assert names == ["Q_STOKES", "U_STOKES", "QQ_COV", "UU_COV"]
+        assert header["TUNIT4"] == "(uK_CMB)^2"
+
+
+def test_depths_need_no_columns_and_covariances_are_missed(tmp_path, caplog):
+    observed().save(tmp_path / "depths.zarr")
+    (file, *_) = export_store(tmp_path / "depths.zarr", tmp_path / "depths")
+    assert fits.getheader(file, 1)["TFIELDS"] == 2
+    assert not caplog.records
+    observed(inverse_noise=np.eye(5)).save(tmp_path / "dense.zarr")
+    (file, *_) = export_store(tmp_path / "dense.zarr", tmp_path / "dense")
+    assert fits.getheader(file, 1)["TFIELDS"] == 2
+    assert "covariance of bands is not written" in caplog.text

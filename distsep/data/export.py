@@ -1,5 +1,6 @@
 """Stores into FITS files: one for each band, or for each component and for chi2."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,13 @@ from typing import Any
 import numpy as np
 
 from distsep.data.fits_out import write_maps
+from distsep.data.healpix import pixel_area_arcmin2
+from distsep.data.noise import Noise
 from distsep.data.place import require_outside
+from distsep.data.stored_observation import StoredObservation
 from distsep.data.zarr_group import GroupReader
+
+log = logging.getLogger("distsep")
 
 
 def export_store(
@@ -19,6 +25,9 @@ def export_store(
     overwrite: bool = False,
 ) -> list[Path]:
     """Write the maps of a store as FITS files that healpy and astropy read.
+
+    Noise that is not the depths of the instrument goes along, as variances; but not
+    the covariance of bands, which is said.
 
     Args:
         path: An observation or a result.
@@ -65,15 +74,48 @@ Maps = tuple[str, list[str], list[str], np.ndarray, dict[str, Any]]
 
 def _bands(reader: GroupReader) -> Iterator[Maps]:
     """Name, columns, units, maps and header of every band; chunk by chunk."""
-    head, grid = reader.attributes, reader.grid
-    stokes, unit = head["stokes"], reader.attributes_of("maps")["units"]
-    columns = [f"{letter}_STOKES" for letter in stokes]
-    for row, band in enumerate(head["bands"]):
-        maps = np.empty((len(stokes), grid.npix), reader.dtype("maps"))
+    stored = StoredObservation(reader.path)
+    stokes, grid, n = stored.stokes, stored.grid, len(stored.stokes)
+    unit = reader.attributes_of("maps")["units"]
+    columns, units = [f"{letter}_STOKES" for letter in stokes], [unit] * n
+    if dense := stored.noise_kind.startswith("dense"):
+        log.warning("the covariance of bands is not written: FITS maps have no place.")
+    variances = not dense and not _of_depths(stored, "weight" in reader.names)
+    if variances:
+        columns += [f"{letter}{letter}_COV" for letter in stokes]
+        units += [f"({unit})^2"] * n
+    for row, band in enumerate(stored.bands):
+        maps = np.empty((len(columns), grid.npix), stored.dtype)
         for chunk in range(grid.nchunks):
-            pixels = slice(*grid.chunk_range(chunk))
-            maps[:, pixels] = reader.read("maps", chunk, chunk + 1)[row]
-        yield f"band_{band}", columns, [unit] * len(stokes), maps, {"BAND": str(band)}
+            pixels, part = (
+                slice(*grid.chunk_range(chunk)),
+                stored.read(chunk, chunk + 1),
+            )
+            maps[:n, pixels] = part.d[row]
+            if variances:
+                maps[n:, pixels] = _variance(part.noise, row)
+        yield f"band_{band}", columns, units, maps, {"BAND": str(band)}
+
+
+def _of_depths(stored: StoredObservation, weighted: bool) -> bool:
+    """Whether the noise is that of the instrument's depths, and nothing else."""
+    if stored.noise_kind != "uniform" or weighted:
+        return False
+    try:
+        depth = [stored.instrument.depth(letter) for letter in stored.stokes]
+    except ValueError:  # it has none
+        return False
+    expected = pixel_area_arcmin2(stored.nside) / np.stack(depth, 1) ** 2
+    return np.allclose(stored.noise.shape, expected, rtol=1e-12, atol=0)
+
+
+def _variance(noise: Noise, row: int) -> np.ndarray:
+    """Variance of one band, (stokes, pix), NaN where it did not observe."""
+    inverse = noise.shape[row]
+    if noise.kind == "uniform":
+        weight = np.ones(1) if noise.weight is None else noise.weight
+        inverse = inverse[:, None] * weight
+    return np.divide(1, inverse, out=np.full(inverse.shape, np.nan), where=inverse > 0)
 
 
 def _result(reader: GroupReader) -> Iterator[Maps]:
