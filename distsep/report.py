@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from distsep.data.healpix import nside_of
 from distsep.data.observation import Observation
-from distsep.data.place import require_outside
+from distsep.data.place import require_folder
 from distsep.data.result import Result
 from distsep.data.result_store import pixel_maps
 from distsep.data.stored_observation import StoredObservation
@@ -62,13 +62,14 @@ def report(
         The files written: report.txt, report.png and, with patches, parameters.png.
 
     Raises:
-        FileExistsError: a directory that is a store, or in one.
+        FileExistsError: a directory that is a store, or in one, or a file.
+        PermissionError: where nothing can be written.
         ValueError: a result of one of several ranks, which has a part of the sky.
 
     Communication: none; one rank is enough.
     """
     directory = Path(directory)
-    require_outside(directory)
+    require_folder(directory)
     own, grid = result.cell_ids, result.grid
     if own is not None and grid is not None and len(own) < grid.npix:
         raise ValueError(

@@ -12,6 +12,7 @@ from pathlib import Path
 import healpy
 import numpy as np
 import pytest
+from astropy.io import fits
 from conftest import shared_file
 from rich.console import Console
 from typer.testing import CliRunner
@@ -311,6 +312,48 @@ def test_the_noise_of_an_observation_survives_fits(folder):
     np.testing.assert_allclose(invN, known, rtol=1e-13)
 
 
+def test_where_no_report_can_be_is_known_before_the_fit(folder):
+    call("simulate", "sky.toml", "--set", "sky.nside=4")
+    Path("taken").write_text("")
+    for place, words in (
+        ("sky.zarr/pictures", "is in the distsep store"),
+        ("taken", "is a file, expected a directory"),
+    ):
+        said = call("run", "run.toml", "--set", f"output.report={place}", code=2)
+        assert words in flat(said)
+        assert not Path("result.zarr").exists()
+    assert "is a file" in call("export", "sky.zarr", "-o", "taken", code=2)
+
+
+def test_a_report_that_fails_ends_no_run(folder):
+    """Its folder is in the result, which is a store only once it is written."""
+    call("simulate", "sky.toml", "--set", "sky.nside=4")
+    said = call("run", "run.toml", "--set", "output.report=result.zarr/pictures")
+    assert "Dust.beta_d" in said
+    assert "wrote result.zarr" in flat(said)
+    assert "no report, but the result is written" in flat(said)
+    assert read("result.zarr").converged
+
+
+def test_a_mask_of_zeros_is_named(folder):
+    call("simulate", "sky.toml", "--set", "sky.nside=4")
+    healpy.write_map("zero.fits", np.zeros(192, np.float32), dtype=np.float32)
+    said = call("run", "run.toml", "--set", "observation.mask=zero.fits", code=2)
+    assert "zero.fits: the mask leaves no pixel" in flat(said)
+
+
+def test_a_header_of_another_resolution_is_refused(folder):
+    m = np.random.default_rng(7).normal(size=(1, 192))
+    said = {"nside": 4, "coordsys": "G", "units": ["uK_CMB"], "names": ["I"]}
+    write_maps("wrong.fits", m, **said)
+    with fits.open("wrong.fits", mode="update") as file:
+        file[1].header["NSIDE"] = 8
+    flags = ["--nu", "100", "--depth-i", "1", "--stokes", "I"]
+    found = flat(call("import", "wrong.fits", *flags, code=2))
+    assert "NSIDE = 8 expect 768 samples per column, got 192" in found
+    assert not Path("sky.zarr").exists()
+
+
 @pytest.fixture(scope="module")
 def fits_maps(tmp_path_factory):
     """A directory with maps i0.fits ... (T) and p0.fits ... (I, Q, U), in "mK"."""
@@ -353,6 +396,11 @@ MISTYPED = {
         ["`--bands` has 2 bands, `--depth-i` 3"],
     ),
     "hits": (f"{I2} {NU2} --hits i0.fits", ["--hits-norm: is required with `--hits`"]),
+    "norm": (f"{I2} {NU2} --hits-norm max", ["--hits-norm: goes with `--hits`"]),
+    "norms": (
+        f"{I2} {NU2} --hits i0.fits --hits-norm maxx",
+        ['--hits-norm: expected a number above 0, "max" or "mean", got \'maxx\''],
+    ),
     "no file": (
         "i0.fits i9.fits --stokes I --unit mK_CMB --nu 30,40 --depth-i 1,1",
         ["there is no file `i9.fits`"],
@@ -396,7 +444,14 @@ def test_import_speaks_of_its_options(fits_maps, monkeypatch, mistake):
 
 NOISES = {
     "depths": ["--depth-i", "1,1"],
-    "depths with a hit map": ["--depth-i", "1,1", "--hits", "h.fits"],
+    "depths with a hit map": [
+        "--depth-i",
+        "1,1",
+        "--hits",
+        "h.fits",
+        "--hits-norm",
+        "max",
+    ],
     "variance per pixel": ["--depth-i", "1,1", "--variance", "v.fits,h.fits"],
 }
 
@@ -412,7 +467,7 @@ def test_import_says_what_it_made(tmp_path, monkeypatch, noise):
     ramp = np.arange(1.0, 49)[None]
     for name, values in (("h.fits", ramp), ("v.fits", ramp[:, ::-1])):
         write_maps(name, values, **{**said, "units": [""]})
-    flags = ["--nu", "30,70", "--stokes", "I", "--hits-norm", "max", *NOISES[noise]]
+    flags = ["--nu", "30,70", "--stokes", "I", *NOISES[noise]]
     said = call("import", "0.fits", "1.fits", *flags)
     assert f"noise │ {noise} │" in flat(said)
     assert "gaps │ 70: 7 pixels not observed │" in flat(said)

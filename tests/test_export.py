@@ -88,6 +88,24 @@ def test_noise_that_is_not_of_the_depths_goes_along(kind, tmp_path):
         assert header["TUNIT4"] == "(uK_CMB)^2"
 
 
+def test_half_a_file_is_not_left(tmp_path, monkeypatch):
+    """A disk that is full says so, of which file, and what was there stays."""
+    observed().save(tmp_path / "sky.zarr")
+    (first, *_) = export_store(tmp_path / "sky.zarr", tmp_path)
+    before = first.read_bytes()
+
+    def full(self, name, **_):
+        name.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fits.BinTableHDU, "writeto", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        export_store(tmp_path / "sky.zarr", tmp_path, overwrite=True)
+    assert error.value.filename == str(first)
+    assert first.read_bytes() == before
+    assert not list(tmp_path.glob(".*.new"))
+
+
 def test_depths_need_no_columns_and_covariances_are_missed(tmp_path, caplog):
     observed().save(tmp_path / "depths.zarr")
     (file, *_) = export_store(tmp_path / "depths.zarr", tmp_path / "depths")

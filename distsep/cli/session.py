@@ -61,7 +61,7 @@ class Session:
             except Exception as error:
                 if not is_bad_input(error):
                     raise
-                reason = _words(error)
+                reason = in_words_of(error)
         answer, reason = self.comm.bcast((answer, reason))
         if reason is not None:
             raise RefusedError(reason)
@@ -136,13 +136,15 @@ def _stop_all(current: Session, error: Exception) -> None:
     """Bad input that this rank found, perhaps alone: say it once and end all ranks."""
     comm = current.comm
     if comm.size == 1:
-        current.voice.fail(_words(error))
+        current.voice.fail(in_words_of(error))
         current.code = BAD_INPUT
         return
-    comm.stop(f"error: {_words(error)} (rank {comm.rank} of {comm.size})", BAD_INPUT)
+    comm.stop(
+        f"error: {in_words_of(error)} (rank {comm.rank} of {comm.size})", BAD_INPUT
+    )
 
 
-def _words(error: Exception) -> str:
+def in_words_of(error: Exception) -> str:
     """The message; of the system's own, without its number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}."

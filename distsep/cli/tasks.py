@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
 
 import distsep
-from distsep.cli.session import NOT_CONVERGED, Session
+from distsep.cli.session import NOT_CONVERGED, Session, in_words_of, is_bad_input
 from distsep.config import ConfigError, RunConfig, read_config, read_sky
 from distsep.config.inputs import describe, read_fits
 from distsep.config.run import import_tables, report_directory
@@ -17,6 +17,7 @@ from distsep.data import store
 from distsep.data.fits_scalar import read_mask
 from distsep.data.noise import in_words
 from distsep.data.observation import Observation
+from distsep.data.place import require_folder
 from distsep.data.store_header import NOISE_DIMS
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ def run(session: Session, path: Path, overrides: list[str], overwrite: bool) -> 
     def read() -> RunConfig:
         config = read_config(path, overrides)
         store.require_place(config.output.store, "result", overwrite=overwrite)
+        if config.report_directory is not None:
+            require_folder(config.report_directory)
         return config
 
     config = session.together(read)
@@ -80,16 +83,31 @@ def run(session: Session, path: Path, overrides: list[str], overwrite: bool) -> 
         )
     if not result.converged:
         session.code = NOT_CONVERGED
-    most = config.fit.max_steps
     if comm.rank == 0:
-        text, files = _report(Path(config.output.store), config.report_directory)
-        voice.answer(text)
-        if not result.converged and result.steps >= most:
-            newton = ', or fit.solver = "newton"'
-            other = newton if config.fit.solver != "newton" else ""
-            voice.warn(f"reached max_steps = {most}: raise fit.max_steps{other}.")
-        for file in (config.output.store, *files):
-            voice.say(f"wrote {file}")
+        _look(session, config, result)
+
+
+def _look(session: Session, config: RunConfig, result: Any) -> None:
+    """Say what came out, and draw it. The result is written: nothing ends the run."""
+    voice, most = session.voice, config.fit.max_steps
+    path, directory = Path(config.output.store), config.report_directory
+    found = _found(path)
+    voice.answer(found.text)
+    if not result.converged and result.steps >= most:
+        newton = ', or fit.solver = "newton"'
+        other = newton if config.fit.solver != "newton" else ""
+        voice.warn(f"reached max_steps = {most}: raise fit.max_steps{other}.")
+    voice.say(f"wrote {path}")
+    try:
+        files = found.draw(directory) if directory is not None else []
+    except Exception as error:
+        if not is_bad_input(error):
+            raise
+        words = f"no report, but the result is written: {in_words_of(error)}"
+        voice.warn(f"{words} `distsep report {path} -o FOLDER` makes it.")
+        return
+    for file in files:
+        voice.say(f"wrote {file}")
 
 
 def _maps(config: RunConfig, comm: Any) -> tuple[Any, Any]:
@@ -175,7 +193,8 @@ def report(session: Session, path: Path, output: Path | None) -> None:
     """`distsep report`: the table on the terminal, the pictures beside the store."""
 
     def work() -> tuple[str, list[Path]]:
-        return _report(path, output or report_directory(path))
+        found = _found(path)
+        return found.text, found.draw(output or report_directory(path))
 
     text, files = session.together(work)
     session.voice.answer(text)
@@ -183,8 +202,22 @@ def report(session: Session, path: Path, output: Path | None) -> None:
         session.voice.say(f"wrote {file}")
 
 
-def _report(path: Path, directory: Path | None) -> tuple[str, list[Path]]:
-    """The table of a result, and its pictures in a directory, if there is one."""
+class _Found(NamedTuple):
+    """A stored result: its table, and what it was made of if that is still there."""
+
+    text: str
+    result: Any
+    observation: Any
+
+    def draw(self, directory: Path) -> list[Path]:
+        """The pictures and the table, as files."""
+        from distsep.report import report
+
+        return report(self.result, directory, self.observation)
+
+
+def _found(path: Path) -> _Found:
+    """Read a result."""
     from distsep.table import text_table
 
     _is_there(path)
@@ -194,11 +227,7 @@ def _report(path: Path, directory: Path | None) -> tuple[str, list[Path]]:
     observation = _separated(result)
     truth = observation.truth if observation is not None else None
     text = text_table(result, truth.parameters if truth is not None else None)
-    if directory is None:
-        return text, []
-    from distsep.report import report as draw
-
-    return text, draw(result, directory, observation)
+    return _Found(text, result, observation)
 
 
 def _separated(result: Any) -> Any:

@@ -10,6 +10,7 @@ from distsep.model.units import MAP_UNITS
 if TYPE_CHECKING:
     from distsep.config.tables import Table
 
+HITS = "goes with `hits`, which is not given: give both, or leave it out"
 HITS_NORM = (
     'is required with `hits`: the count at which the depths hold, a number, "max" or '
     '"mean"'
@@ -28,6 +29,8 @@ def hits_problems(place: Place, table: Any) -> Iterator[Problem]:
     """Say if the normalisation of hits is not stated: it is never guessed."""
     if table.hits is not None and table.hits_norm is None:
         yield (*place, "hits_norm"), HITS_NORM
+    if table.hits is None and table.hits_norm is not None:
+        yield (*place, "hits_norm"), HITS
 
 
 def unit_problems(

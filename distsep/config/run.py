@@ -13,6 +13,7 @@ from distsep.config.tables import (
     Band,
     Columns,
     FileTable,
+    HitsNorm,
     InstrumentTable,
     LawTable,
     Ordering,
@@ -113,7 +114,7 @@ class ObservationTable(Table):
     sigma0: Annotated[list[Positive], BeforeValidator(listed)] | None = None
     sigma0_p: Annotated[list[Positive], BeforeValidator(listed)] | None = None
     hits: str | None = None
-    hits_norm: Positive | Literal["max", "mean"] | None = None
+    hits_norm: HitsNorm | None = None
 
     @property
     def variance_files(self) -> list[str] | None:

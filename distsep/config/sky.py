@@ -17,6 +17,7 @@ from distsep.config.checks import build_laws
 from distsep.config.errors import Place, Problem
 from distsep.config.tables import (
     FileTable,
+    HitsNorm,
     InstrumentTable,
     LawTable,
     NotNegative,
@@ -49,7 +50,7 @@ class SkyTable(Table):
     latitude: Annotated[FiniteFloat, Field(ge=0, lt=90)] = 0.0
     mask: str | None = None
     hits: str | None = None
-    hits_norm: Positive | Literal["max", "mean"] | None = None
+    hits_norm: HitsNorm | None = None
     noise: bool = True
     resolution: Positive | None = None
     dtype: Literal["float64", "float32"] = "float64"

@@ -5,6 +5,7 @@ nothing in it is evaluated, and nothing is computed before all of it is known to
 good. File names are relative to the working directory.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -34,6 +35,20 @@ Stokes = Literal["I", "QU", "IQU"]
 Response = Literal["intensity", "RJ", "weights"]
 Ordering = Literal["RING", "NEST"]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
+
+
+def _norm(value: Any) -> Any:
+    """One message for whatever is no normalisation of hits."""
+    try:
+        good = value in ("max", "mean") or 0 < float(value) < math.inf
+    except (TypeError, ValueError):
+        good = False
+    if not good or isinstance(value, bool):
+        raise ValueError(f'expected a number above 0, "max" or "mean", got {value!r}')
+    return value
+
+
+HitsNorm = Annotated[Positive | Literal["max", "mean"], BeforeValidator(_norm)]
 Columns = list[Annotated[str | int, Field(union_mode="left_to_right")]]
 NotNegative = Annotated[FiniteFloat, Field(ge=0)]
 # A band is named; `bands = [40, 50]` means the bands named "40" and "50".

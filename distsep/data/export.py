@@ -10,7 +10,7 @@ import numpy as np
 from distsep.data.fits_out import write_maps
 from distsep.data.healpix import pixel_area_arcmin2
 from distsep.data.noise import Noise
-from distsep.data.place import require_outside
+from distsep.data.place import require_folder
 from distsep.data.stored_observation import StoredObservation
 from distsep.data.zarr_group import GroupReader
 
@@ -46,7 +46,7 @@ def export_store(
     """
     reader = GroupReader(path)
     head, directory = reader.attributes, Path(directory)
-    require_outside(directory)
+    require_folder(directory)
     cells = reader.read("cell_ids")
     found = _bands if reader.kind == "observation" else _result
     files = []

@@ -96,8 +96,20 @@ def write_maps(
     ]:
         hdu.header[card] = value
     path.parent.mkdir(parents=True, exist_ok=True)
-    hdu.writeto(path, overwrite=overwrite)
+    _write_aside(hdu, path)
     return path
+
+
+def _write_aside(hdu: Any, path: Path) -> None:
+    """Write a file under another name first: there is never half of it."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        hdu.writeto(new, overwrite=True)
+        new.replace(path)
+    except OSError as error:  # a full disk does not say of which file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _column(name: str, unit: str, samples: np.ndarray):

@@ -114,7 +114,7 @@ def read_mask(
         The whole sphere in NEST order; False where the file has no value.
 
     Raises:
-        ValueError: for values outside [0, 1]: it is another map.
+        ValueError: for values outside [0, 1], as of another map; none to use.
     """
     m = read_scalar(path, column, nside=nside, coordsys=coordsys)
     known = m[~np.isnan(m)]
@@ -122,6 +122,11 @@ def read_mask(
         raise ValueError(
             f"{path}: a mask has values from 0 (not used) to 1 (used), found "
             f"{known.min():g} to {known.max():g}: this is another map."
+        )
+    if not (m > threshold).any():
+        raise ValueError(
+            f"{path}: the mask leaves no pixel: expected values above {threshold:g} "
+            "where the maps are to be used."
         )
     between = ((m > 0) & (m < 1)).sum()
     if between:

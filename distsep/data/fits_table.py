@@ -202,6 +202,13 @@ class FitsTable:
         else:
             first = int(self.header.get("FIRSTPIX", 0))
             ids = np.arange(first, first + size)
+            # A whole sphere, of another resolution than the header says.
+            if str(self.header.get("OBJECT", "")).strip().upper() == "FULLSKY":
+                raise ValueError(
+                    f"{self.path}: OBJECT = FULLSKY and NSIDE = {self.nside} expect "
+                    f"{12 * self.nside**2} samples per column, got {size}: correct the "
+                    "header."
+                )
             if self.header.get("LASTPIX", -1) != ids[-1]:
                 raise ValueError(
                     f"{self.path}: {size} samples per column, no PIXEL column, and not "

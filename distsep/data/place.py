@@ -37,17 +37,24 @@ def require_place(
         raise refusal
 
 
-def require_outside(directory: str | Path) -> None:
-    """Refuse a directory for files that is a store, or inside one.
+def require_folder(directory: str | Path) -> None:
+    """Refuse a directory where files may not be written; nothing is made.
 
     Raises:
-        FileExistsError: names the store.
+        FileExistsError: if it is a store, inside one, or a file.
+        PermissionError: if nothing can be written there.
     """
     path = Path(directory).absolute()
     if (store := _store_among(path, *path.parents)) is not None:
         raise FileExistsError(
             f"{directory} is in the distsep store {store}: choose another directory."
         )
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(
+            f"{directory} is a file, expected a directory: choose another name."
+        )
+    if (refusal := _closed(path / "files")) is not None:
+        raise refusal
 
 
 def _store_among(*paths: Path) -> Path | None:

@@ -27,7 +27,8 @@ class Result:
             no data.
         sigma: Standard errors in the same form, from `covariance`.
         start: Where each kind started.
-        covariance: H^-1 F H^-1 over `names`, or None beyond 5000 parameters.
+        covariance: H^-1 F H^-1 over `names`, or None beyond 5000 parameters. H^-1 where
+            the former vanishes, of parameters hardly constrained: a warning names them.
         hessian_inverse: H^-1, likewise.
         fisher_inverse: F^-1, likewise.
         amplitudes: `(comp, stokes, pix)` [uK_CMB at nu0, see `units`] of this rank's

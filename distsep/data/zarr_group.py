@@ -269,8 +269,12 @@ class GroupReader:
             file = self.path / "zarr.json"
             if file.is_file() and not is_json(file):
                 raise ValueError(damaged(self.path, "it cannot be read"))
-            why = "" if self.path.exists() else ": there is no such directory"
-            raise FileNotFoundError(f"{self.path} is not a distsep store{why}.")
+            if not self.path.exists():
+                raise FileNotFoundError(f"there is no {self.path}.")
+            raise FileNotFoundError(
+                f"{self.path} is not a distsep store: `distsep import` makes one of "
+                "FITS maps, `distsep run` one of those."
+            )
         marks = header["distsep"] if isinstance(header["distsep"], dict) else {}
         self.kind, written = marks.get("kind"), marks.get("format")
         if self.kind not in ("observation", "result") or type(written) is not int:

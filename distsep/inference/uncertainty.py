@@ -3,7 +3,8 @@ r"""Covariance of the parameters at the optimum.
 $C = H^{-1} F(\hat s) H^{-1}$: the score of the profiled likelihood has the variance F,
 Fisher's matrix at the estimated amplitudes, and H is the exact Hessian; at low signal
 to noise neither H^-1 nor F^-1 alone has the right width. A prior adds its precision
-to both.
+to both. Where C is far smaller than H^-1 the data say next to nothing at the optimum, F
+has vanished, and so would C: H^-1 stands in its place, and a warning says so.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,8 @@ LARGEST_MATRIX = 5000
 LARGEST_COUPLED = 20_000
 _DENSE = 64  # coupled parameters, up to which a block is inverted as a whole
 _COLUMNS = 512  # that are solved for at once
+# C of less than this share of the variance of H^-1 is none: there F has vanished.
+_LEAST = 0.25
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Uncertainty:
         sigma_hessian, sigma_fisher: Of H^-1, of F^-1.
         covariance, hessian_inverse, fisher_inverse: Full matrices, or None.
         indefinite: True for parameters of blocks whose Hessian is not positive.
+        vanished: True for parameters whose Fisher matrix has vanished; `covariance` of
+            their blocks is H^-1.
         of_pools: `(pool, n)` parameters -> `(pool, n, n)` entries of the covariance.
         left_out: Whether these lack correlations: of more than `LARGEST_COUPLED`
             parameters that are all coupled.
@@ -50,6 +55,7 @@ class Uncertainty:
     hessian_inverse: np.ndarray | None
     fisher_inverse: np.ndarray | None
     indefinite: np.ndarray
+    vanished: np.ndarray
     of_pools: Callable[[np.ndarray], np.ndarray]
     left_out: bool
 
@@ -72,12 +78,20 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
     free = (gauge**2).sum(1)
     H, F, *diagonals = _diagonals(H, F, objective.label, objective.wide)
     inverse, sandwich, fisher = (d - free for d in diagonals)
+    vanished = ~held & (sandwich < _LEAST * inverse)
+    variance = F
+    if vanished.any():
+        # H^-1 V H^-1 with V = H is H^-1: in these blocks, which nothing couples.
+        blocks = np.isin(objective.label, objective.label[vanished])
+        variance = (sparse.diags_array(1.0 * ~blocks) @ F).tocsc()
+        variance = (variance + sparse.diags_array(1.0 * blocks) @ H).tocsc()
+        sandwich = np.where(blocks, inverse, sandwich)
     full = n <= LARGEST_MATRIX
 
     def of_pools(index):
         if C is not None:
             return C[index[:, :, None], index[:, None, :]]
-        found = _selected(H, F, objective.label, sandwich + free, index)
+        found = _selected(H, variance, objective.label, sandwich + free, index)
         found -= gauge[index] @ gauge[index].swapaxes(1, 2)
         live = ~held[index]
         return found * (live[:, :, None] & live[:, None, :])
@@ -87,7 +101,7 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
 
     Hinv = Finv = C = None
     if full and n:
-        Hinv, Finv, C = _by_block(H, F)
+        Hinv, Finv, C = _by_block(H, F, variance)
         if held.any() or gauge.shape[1]:
             live, known = np.outer(~held, ~held), gauge @ gauge.T
             Hinv, Finv, C = (np.where(live, m - known, 0.0) for m in (Hinv, Finv, C))
@@ -100,6 +114,7 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
         Hinv,
         Finv,
         local.indefinite[objective.label] if n else np.zeros(0, bool),
+        vanished,
         of_pools,
         C is None and largest > LARGEST_COUPLED,
     )
@@ -135,8 +150,8 @@ def _diagonals(H, F, label, wide) -> tuple:
     return H, F, *out
 
 
-def _by_block(H, F) -> list[np.ndarray]:
-    """H^-1, F^-1 and H^-1 F H^-1, full, each independent block on its own."""
+def _by_block(H, F, V) -> list[np.ndarray]:
+    """H^-1, F^-1 and H^-1 V H^-1, full, each independent block on its own."""
     H, F = H.copy(), F.copy()
     for matrix in (H, F):  # a zero that is stored joins no blocks
         matrix.eliminate_zeros()
@@ -147,10 +162,10 @@ def _by_block(H, F) -> list[np.ndarray]:
         whole.fill(0.0)
     for m in np.unique(size):
         number, rows, mine = _of_size(label, place, m)
-        h, f = (_blocks(x, number, place, rows, mine) for x in (H, F))
+        h, f, v = (_blocks(x, number, place, rows, mine) for x in (H, F, V))
         Hinv, Finv = np.linalg.inv(h), np.linalg.inv(f)
         at = rows[:, :, None], rows[:, None, :]
-        for whole, part in zip(out, (Hinv, Finv, Hinv @ f @ Hinv), strict=True):
+        for whole, part in zip(out, (Hinv, Finv, Hinv @ v @ Hinv), strict=True):
             whole[at] = 0.5 * (part + part.swapaxes(1, 2))
     return out
 
@@ -197,7 +212,7 @@ def _selected(H, F, label, diagonal, index) -> np.ndarray:
 
     Args:
         H: Hessian, positive.
-        F: Fisher's matrix.
+        F: Variance of the score.
         label: Independent block of each parameter; a pool lies in one.
         diagonal: Of H^-1 F H^-1: all there is for more than `LARGEST_COUPLED`.
         index: `(pool, n)`.

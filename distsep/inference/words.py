@@ -68,7 +68,14 @@ def describe(
         objective, found, errors
     )
     off = disagreement(errors)
-    if off > _DISAGREE:
+    if errors.vanished.any():
+        warnings.append(
+            f"{_list(objective.parameters.names, errors.vanished)} hardly constrained "
+            "by these data, by a likelihood far from Gaussian: the errors are from "
+            "H^-1, for H^-1 F H^-1 vanishes, and no interval is known to hold. Give a "
+            "prior, use larger patches, or look at `Result.sample`."
+        )
+    elif off > _DISAGREE:
         warnings.append(
             f"Fisher's and the Hessian's errors differ by up to {100 * off:.0f}%: low "
             "signal to noise, or (see chi2/dof) a model that does not describe the "
@@ -80,6 +87,7 @@ def describe(
 def _unreliable(objective: Objective, found: Fit, errors: Uncertainty) -> list[str]:
     """Say which parameters are too uncertain for their intervals to hold."""
     p, sigma = objective.parameters, np.nan_to_num(errors.sigma)
+    sigma = np.fmax(sigma, np.nan_to_num(errors.sigma_hessian))
     index = np.array([".beta" in n for n in p.names], bool)
     warm = np.array([".temp" in n for n in p.names], bool)
     free = ~found.local.held & ~p.linear & (sigma > 0)
@@ -108,7 +116,7 @@ def _contradicted(objective: Objective, found: Fit, errors: Uncertainty) -> list
     the sandwich has beyond the prior's share: of a good Hessian, std^2 - s^2 in all.
     """
     p = objective.parameters
-    known = np.flatnonzero(p.prior_precision > 0)
+    known = np.flatnonzero((p.prior_precision > 0) & ~found.local.held)
     variance = 1 / p.prior_precision[known]
     s2 = np.nan_to_num(errors.sigma_hessian[known]) ** 2
     of_score = np.nan_to_num(errors.sigma[known]) ** 2 - s2**2 / variance

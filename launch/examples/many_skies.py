@@ -75,10 +75,12 @@ def main():
     """Share the skies out, write the table, say what the pulls are."""
     if len(sys.argv) != 3 or not sys.argv[1].isdecimal() or int(sys.argv[1]) < 1:
         sys.exit(__doc__)
+    path = Path(sys.argv[2])
+    if not path.absolute().parent.is_dir():
+        sys.exit(f"{path}: there is no folder {path.parent}.")
     rows = separate_all(int(sys.argv[1]), distsep.parallel.world())
     if rows is None:
         return
-    path = Path(sys.argv[2])
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
