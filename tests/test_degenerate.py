@@ -518,3 +518,15 @@ def test_values_of_another_kind(arguments, words):
 def test_a_single_band_of_a_term():
     result = fit(global_terms=[distsep.Monopole(bands="90")])
     assert set(result.global_terms) == {"monopole.90.Q", "monopole.90.U"}
+
+
+def test_a_bound_that_contradicts_both_is_not_blamed_on_the_prior():
+    """Data and prior agree, and the bound keeps the parameter from either."""
+    result = fit(
+        priors={"Dust.beta_d": (1.54, 0.001)},
+        bounds={"Dust.beta_d": (1.0, 1.2)},
+        start={"Dust.beta_d": 1.1},
+    )
+    np.testing.assert_allclose(result.parameters["Dust.beta_d"], 1.2, atol=1e-9)
+    assert any("stopped at a bound" in w for w in result.warnings)
+    assert not any("contradict" in w for w in result.warnings)
