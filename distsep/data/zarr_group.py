@@ -271,10 +271,8 @@ class GroupReader:
                 raise ValueError(damaged(self.path, "it cannot be read"))
             if not self.path.exists():
                 raise FileNotFoundError(f"there is no {self.path}.")
-            raise FileNotFoundError(
-                f"{self.path} is not a distsep store: `distsep import` makes one of "
-                "FITS maps, `distsep run` one of those."
-            )
+            words = "is not a distsep store: `distsep import` makes one of FITS maps."
+            raise FileNotFoundError(f"{self.path} {words}")
         marks = header["distsep"] if isinstance(header["distsep"], dict) else {}
         self.kind, written = marks.get("kind"), marks.get("format")
         if self.kind not in ("observation", "result") or type(written) is not int:

@@ -152,8 +152,8 @@ def _diagonals(H, F, label, wide) -> tuple:
 
 def _by_block(H, F, V) -> list[np.ndarray]:
     """H^-1, F^-1 and H^-1 V H^-1, full, each independent block on its own."""
-    H, F = H.copy(), F.copy()
-    for matrix in (H, F):  # a zero that is stored joins no blocks
+    H, F, V = H.copy(), F.copy(), V.copy()
+    for matrix in (H, F, V):  # a zero that is stored joins no blocks
         matrix.eliminate_zeros()
     label = connected_components(abs(H) + abs(F), directed=False)[1]
     place, size = places(label), np.bincount(label)
