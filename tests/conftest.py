@@ -5,6 +5,7 @@ The suite runs serially (`pytest`) and, for the tests marked `mpi`, on several r
 """
 
 import atexit
+import importlib.util
 import json
 import os
 import shutil
@@ -41,6 +42,17 @@ def shared_file(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs the reference file shared/{'/'.join(parts)}")
     return path
+
+
+def example(name: str):
+    """The module of one of `launch/examples`."""
+    path = ROOT / "launch" / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_example", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _world():

@@ -1,22 +1,15 @@
 """Monopoles added to real surveys: the example, on a coarse sky."""
 
-import importlib.util
-
 import numpy as np
 import pytest
-from conftest import ROOT, shared_file
+from conftest import example, shared_file
 
 NAME = "gsm2016_wmap_planck_bands_I_nside64_ring_uKRJ.npz"
 
 
 @pytest.fixture(scope="module")
 def gsm():
-    spec = importlib.util.spec_from_file_location(
-        "gsm_example", ROOT / "launch" / "examples" / "gsm.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example("gsm")
 
 
 @pytest.fixture(scope="module")

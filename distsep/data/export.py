@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from distsep.data.fits_out import write_maps
-from distsep.data.healpix import pixel_area_arcmin2
-from distsep.data.noise import Noise
+from distsep.data.noise import Noise, shape_of_depths
 from distsep.data.place import require_folder
 from distsep.data.stored_observation import StoredObservation
 from distsep.data.zarr_group import GroupReader
@@ -87,10 +86,8 @@ def _bands(reader: GroupReader) -> Iterator[Maps]:
     for row, band in enumerate(stored.bands):
         maps = np.empty((len(columns), grid.npix), stored.dtype)
         for chunk in range(grid.nchunks):
-            pixels, part = (
-                slice(*grid.chunk_range(chunk)),
-                stored.read(chunk, chunk + 1),
-            )
+            pixels = slice(*grid.chunk_range(chunk))
+            part = stored.read(chunk, chunk + 1)
             maps[:n, pixels] = part.d[row]
             if variances:
                 maps[n:, pixels] = _variance(part.noise, row)
@@ -102,10 +99,9 @@ def _of_depths(stored: StoredObservation, weighted: bool) -> bool:
     if stored.noise_kind != "uniform" or weighted:
         return False
     try:
-        depth = [stored.instrument.depth(letter) for letter in stored.stokes]
+        expected = shape_of_depths(stored.instrument, stored.stokes, stored.nside)
     except ValueError:  # it has none
         return False
-    expected = pixel_area_arcmin2(stored.nside) / np.stack(depth, 1) ** 2
     return np.allclose(stored.noise.shape, expected, rtol=1e-12, atol=0)
 
 

@@ -244,10 +244,19 @@ def described_noise(
         if inverse.shape[-2:] == (nfreq, nfreq):  # the others are refused
             inverse = inverse / np.outer(factor, factor)
         return noise_from_inverse(inverse, nfreq, nstokes, npix)
+    shape = shape_of_depths(instrument, stokes, nside)
+    return Noise(shape, "uniform", _hit_weight(hits, hits_norm, npix))
+
+
+def shape_of_depths(instrument: Instrument, stokes: str, nside: int) -> np.ndarray:
+    """Return the inverse variances that the depths of the bands mean, (freq, stokes).
+
+    Raises:
+        ValueError: a depth is missing or infinite.
+    """
     depth = np.stack([_depth(instrument, letter) for letter in stokes], 1)
     # The area is from nside, never from the length of an array.
-    shape = pixel_area_arcmin2(nside) / depth**2
-    return Noise(shape, "uniform", _hit_weight(hits, hits_norm, npix))
+    return pixel_area_arcmin2(nside) / depth**2
 
 
 def _depth(instrument, letter: str) -> np.ndarray:

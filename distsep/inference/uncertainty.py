@@ -78,7 +78,8 @@ def uncertainty(objective: Objective, local: Local) -> Uncertainty:
     free = (gauge**2).sum(1)
     H, F, *diagonals = _diagonals(H, F, objective.label, objective.wide)
     inverse, sandwich, fisher = (d - free for d in diagonals)
-    vanished = ~held & (sandwich < _LEAST * inverse)
+    # What the gauge adds is in both: without it rounding alone would decide.
+    vanished = ~held & (diagonals[1] < _LEAST * diagonals[0])
     variance = F
     if vanished.any():
         # H^-1 V H^-1 with V = H is H^-1: in these blocks, which nothing couples.
