@@ -5,6 +5,7 @@ maps of the parameters that have patches. report.txt: the table. Large maps are 
 to nside 128 before they are drawn; the numbers in titles are of the full maps.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,43 @@ def report(
             files.append(directory / "parameters.png")
             _figure(panels, heading).savefig(files[-1], dpi=150)
     return files
+
+
+def pull_plot(pulls: Mapping[str, np.ndarray], path: str | Path) -> Path:
+    """Draw the pulls of many skies beside what they should be.
+
+    Args:
+        pulls: (fitted - truth) / sigma by name: a normal distribution of mean 0 and
+            standard deviation 1 where the errors are right.
+        path: File to write.
+
+    Communication: none.
+    """
+    columns = 2 if len(pulls) in (2, 4) else min(len(pulls), 3)
+    rows = -(-len(pulls) // columns)
+    x = np.linspace(-5, 5, 201)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes, (name, own) in zip(grid.flat, pulls.items(), strict=False):
+            bins = np.linspace(-5, 5, 1 + int(np.clip(2 * np.sqrt(len(own)), 10, 50)))
+            axes.hist(np.clip(own, -5, 5), bins, density=True, color="0.75")
+            axes.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), color="C3")
+            axes.set_title(name, weight="bold", loc="left")
+            note = f"mean {own.mean():+.2f}, spread {own.std():.2f}"
+            axes.set_title(note, loc="right", fontsize=9.5, color="0.3")
+            axes.set(xlim=(-5, 5), yticks=[], xlabel=_pull_of(name))
+        for axes in grid.flat[len(pulls) :]:
+            axes.set_axis_off()
+        figure.savefig(path, dpi=150)
+    return Path(path)
+
+
+def _pull_of(name: str) -> str:
+    """Return what is drawn along the axis."""
+    if name == "chi2":
+        return r"$(\chi^2 - \mathrm{dof}) / \sqrt{2\,\mathrm{dof}}$"
+    return r"(fitted $-$ truth) / $\sigma$"
 
 
 def corner_plot(samples: Samples, path: str | Path, truth: Any = None) -> Path:

@@ -50,18 +50,44 @@ def simulate(
     ) as writer:
         for chunk in range(first, last):
             d, s = sky.chunk(chunk)
-            pixels = slice(*sky.grid.chunk_range(chunk))
-            part = header.replace(
-                d=d.astype(config.sky.dtype, copy=False),
-                cell_ids=sky.cell_ids[pixels],
-                noise=Noise(
-                    header.noise.shape,
-                    "uniform",
-                    None if sky.weight is None else sky.weight[pixels],
-                ),
-            )
+            part = _part(header, sky, d, *sky.grid.chunk_range(chunk))
             writer.write(chunk, part, truth and s)
             progress(chunk - first + 1, last - first, "observing")
+
+
+def observe(config: SkyConfig, sky: Sky, comm: Comm | None = None) -> Observation:
+    """Observe a sky in memory: the pixels that `simulate` would write.
+
+    Args:
+        config: What the sky was made of.
+        sky: The sky.
+        comm: The ranks that share it.
+
+    Returns:
+        The observation of this rank's chunks.
+
+    Communication: none.
+    """
+    comm = comm or serial()
+    start, stop = sky.grid.rank_pixels(comm.rank, comm.size)
+    d = np.empty((*sky.sigma.shape, stop - start), config.sky.dtype)
+    for chunk in range(*sky.grid.rank_chunks(comm.rank, comm.size)):
+        first, last = sky.grid.chunk_range(chunk)
+        d[..., first - start : last - start] = sky.chunk(chunk)[0]
+    return _part(_header(config, sky), sky, d, start, stop)
+
+
+def _part(
+    header: Observation, sky: Sky, d: np.ndarray, start: int, stop: int
+) -> Observation:
+    """The pixels from `start` to `stop`."""
+    weight = None if sky.weight is None else sky.weight[start:stop]
+    return header.replace(
+        d=d.astype(header.d.dtype, copy=False),
+        cell_ids=sky.cell_ids[start:stop],
+        noise=Noise(header.noise.shape, "uniform", weight),
+        start=start,
+    )
 
 
 def _header(config: SkyConfig, sky: Sky) -> Observation:

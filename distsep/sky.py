@@ -6,7 +6,7 @@ a template need whole maps in memory; `random` amplitudes are drawn as they are 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +52,8 @@ class Sky:
         weight: Inverse noise variance of each, relative to the depths; None: 1.
         sigma: Noise [uK_CMB] of weight 1, `(freq, stokes)`.
         noisy: Whether noise is added.
-        nside, seed: Resolution, and seed of all random numbers.
+        nside, seed: Resolution, and seed of the noise.
+        seeds: Seed of the amplitude of each component.
         grid: The block grid of the observed pixels.
     """
 
@@ -65,6 +66,7 @@ class Sky:
     noisy: bool
     nside: int
     seed: int
+    seeds: tuple[int, ...]
     grid: Grid
 
     @property
@@ -75,10 +77,7 @@ class Sky:
     @property
     def constants(self) -> dict[str, float | None]:
         """The true parameters; None for those that vary over the sky."""
-        return {
-            name: float(value) if np.ndim(value) == 0 else None
-            for name, value in self.values.items()
-        }
+        return constants(self.values)
 
     def chunk(
         self, chunk: int
@@ -107,7 +106,7 @@ class Sky:
         for n in range(len(s)):
             d += A[:, n, None, :] * s[n]
         if self.noisy:
-            draw = self._generator(NOISE, chunk).standard_normal(d.shape)
+            draw = generator(self.seed, NOISE, chunk).standard_normal(d.shape)
             draw *= self.sigma[..., None]
             d += (
                 draw if self.weight is None else draw / np.sqrt(self.weight[start:stop])
@@ -132,7 +131,8 @@ class Sky:
         size, nu = self.amplitudes[n]
         if np.ndim(size) == 0:
             shape = (len(self.stokes), len(cells))
-            s = size * self._generator(RANDOM, n, chunk).standard_normal(shape)
+            draw = generator(self.seeds[n], RANDOM, n, chunk)
+            s = size * draw.standard_normal(shape)
         else:
             s = size[:, cells].astype(float)
         if nu is None:
@@ -142,10 +142,6 @@ class Sky:
         return (
             s / np.asarray(law.sed(np.array([nu]), law.amplitude_unit, **own))[..., 0]
         )
-
-    def _generator(self, *key: int) -> np.random.Generator:
-        """Random numbers of one thing of this sky, whoever draws them."""
-        return generator(self.seed, *key)
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:
@@ -164,31 +160,59 @@ def make_sky(
     """
     comm = comm or serial()
     sky = config.sky
+    seeds = _seeds(config)
     instrument = build_instrument(config.instrument)
     components = [_law(table) for table in config.component]
     amplitudes = []
-    for n, (table, law) in enumerate(zip(config.component, components, strict=True)):
+    for n, law in enumerate(components):
         progress(n, len(components), f"drawing {law.name}")
-        a = table.amplitude or DEFAULTS[str(table.kind)]
-        size: Any = a.random
-        if size is None:
-            draw = lambda n=n: generator(sky.seed, WHOLE, n)
-            size = comm.bcast(whole_maps(sky, a, draw) if comm.rank == 0 else None)
-        nu = None if a.nu is None or a.nu == law.nu0 else a.nu
-        amplitudes.append(Amplitude(size * _factor(a, law), nu))
+        amplitudes.append(_amplitude(config, n, law, seeds[n], comm))
     cell_ids, weight = observed_pixels(config)
     depth = np.stack([instrument.depth(letter) for letter in sky.stokes], axis=1)
     return Sky(
         mixing=MixingMatrix(components, instrument, stokes=sky.stokes),
         amplitudes=tuple(amplitudes),
-        values=_true_values(config, components),
+        values=true_values(config),
         cell_ids=cell_ids,
         weight=weight,
         sigma=depth / np.sqrt(healpix.pixel_area_arcmin2(sky.nside)),
         noisy=sky.noise,
         nside=sky.nside,
         seed=sky.seed,
+        seeds=seeds,
         grid=Grid.of(len(cell_ids)),
+    )
+
+
+def redraw(sky: Sky, config: SkyConfig, comm: Comm | None = None) -> Sky:
+    """The sky of another `sky.seed`; what does not depend on it is kept.
+
+    Args:
+        sky: What `make_sky` returned.
+        config: The same but for the seed.
+        comm: The ranks.
+
+    Communication: one broadcast for each map of the whole sphere that is drawn.
+    """
+    seeds, comm = _seeds(config), comm or serial()
+    amplitudes = [
+        old
+        if seeds[n] == sky.seeds[n]
+        else _amplitude(config, n, sky.mixing.components[n], seeds[n], comm)
+        for n, old in enumerate(sky.amplitudes)
+    ]
+    return replace(sky, amplitudes=tuple(amplitudes), seed=config.sky.seed, seeds=seeds)
+
+
+def _seeds(config: SkyConfig) -> tuple[int, ...]:
+    """The seed of each component's amplitude; 0 for maps that are read."""
+    return tuple(
+        0
+        if table.amplitude is not None and table.amplitude.file is not None
+        else config.sky.seed
+        if table.seed is None
+        else table.seed
+        for table in config.component
     )
 
 
@@ -236,6 +260,20 @@ def _law(table: SkyComponentTable) -> Component:
     return law
 
 
+def _amplitude(
+    config: SkyConfig, n: int, law: Component, seed: int, comm: Comm
+) -> Amplitude:
+    """How strong component `n` is. Communication: a broadcast of its map, if any."""
+    table = config.component[n]
+    a = table.amplitude or DEFAULTS[str(table.kind)]
+    size: Any = a.random
+    if size is None:
+        draw = lambda: generator(seed, WHOLE, n)
+        size = comm.bcast(whole_maps(config.sky, a, draw) if comm.rank == 0 else None)
+    nu = None if a.nu is None or a.nu == law.nu0 else a.nu
+    return Amplitude(size * _factor(a, law), nu)
+
+
 def _factor(amplitude: AmplitudeTable, law: Component) -> float:
     """From the unit of the table to millionths of the amplitude's, where it holds."""
     own = law.amplitude_unit
@@ -252,10 +290,19 @@ def _factor(amplitude: AmplitudeTable, law: Component) -> float:
     return 1e6 * float(conversion(unit, own, nu))
 
 
-def _true_values(config: SkyConfig, components: list[Component]) -> dict[str, Any]:
-    """The true parameters of every law, by full name."""
+def constants(values: dict[str, Any]) -> dict[str, float | None]:
+    """Parameters that are one number; None for those that vary over the sky."""
+    return {k: float(v) if np.ndim(v) == 0 else None for k, v in values.items()}
+
+
+def true_values(config: SkyConfig) -> dict[str, Any]:
+    """The true parameters of every law, by full name: numbers, or maps (NEST).
+
+    Communication: none.
+    """
     sky, values = config.sky, {}
-    for table, law in zip(config.component, components, strict=True):
+    for table in config.component:
+        law = _law(table)
         for name in law.parameters:
             said = table.parameters.get(name)
             if said is None:

@@ -28,7 +28,16 @@ from distsep.data.stored_observation import StoredObservation
 from distsep.model.instrument import presets
 from distsep.model.units import MAP_UNITS
 
-COMMANDS = ("simulate", "run", "import", "export", "report", "info", "doctor")
+COMMANDS = (
+    "simulate",
+    "run",
+    "campaign",
+    "import",
+    "export",
+    "report",
+    "info",
+    "doctor",
+)
 
 SKY = """
 [sky]

@@ -45,9 +45,11 @@ def _whole(
     del version  # answered by its callback
 
 
-def _overrides(assignments: list[str] | None, output: Path | None) -> list[str]:
-    """`--output` is a short way to set `output.store`; it has the last word."""
-    out = [] if output is None else [f"output.store={json.dumps(str(output))}"]
+def _overrides(
+    assignments: list[str] | None, output: Path | None, key: str = "output.store"
+) -> list[str]:
+    """`--output` is a short way to set where a file writes; it has the last word."""
+    out = [] if output is None else [f"{key}={json.dumps(str(output))}"]
     return [*(assignments or []), *out]
 
 
@@ -110,6 +112,37 @@ def run(
 
     with session(quiet=quiet, log_file=log_file, devices=devices) as current:
         tasks.run(current, config, _overrides(set_, output), overwrite)
+
+
+@app.command(cls=show.Command)
+def campaign(
+    config: Annotated[Path, typer.Argument(help="A campaign.toml.")],
+    output: Annotated[
+        Path | None, show.output("output.folder of the file, or campaign")
+    ] = None,
+    overwrite: Overwrite = False,
+    set_: Set = None,
+    quiet: Quiet = False,
+    log_file: LogFile = None,
+    devices: Devices = None,
+) -> None:
+    """Simulate and separate many skies, and say whether the errors are right.
+
+    Each sky is that of a sky.toml with a seed of its own, separated as a run.toml says.
+    What was cut short goes on where it ended when it is started again. Ends with 0 if
+    all fits converged, 3 if not, 2 if the input is bad.
+
+    **Examples**
+
+    `mpirun -n 4 distsep campaign campaign.toml`
+
+    `distsep campaign campaign.toml --set campaign.skies=10 -o try`
+    """
+    from distsep.cli import tasks
+
+    with session(quiet=quiet, log_file=log_file, devices=devices) as current:
+        overrides = _overrides(set_, output, "output.folder")
+        tasks.campaign(current, config, overrides, overwrite)
 
 
 @app.command("import", cls=show.Command)

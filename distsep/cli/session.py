@@ -145,10 +145,11 @@ def _stop_all(current: Session, error: Exception) -> None:
 
 
 def in_words_of(error: Exception) -> str:
-    """The message; of the system's own, without its number."""
+    """The message and its notes; of the system's own, without its number."""
+    words = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}."
-    return str(error)
+        words = f"{error.filename}: {error.strerror}."
+    return "\n".join([words, *getattr(error, "__notes__", ())])
 
 
 def is_bad_input(error: Exception) -> bool:

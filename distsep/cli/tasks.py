@@ -10,7 +10,14 @@ from rich.table import Table
 
 import distsep
 from distsep.cli.session import NOT_CONVERGED, Session, in_words_of, is_bad_input
-from distsep.config import ConfigError, RunConfig, read_config, read_sky
+from distsep.config import (
+    Campaign,
+    ConfigError,
+    RunConfig,
+    read_campaign,
+    read_config,
+    read_sky,
+)
 from distsep.config.inputs import describe, read_fits
 from distsep.config.run import import_tables, report_directory
 from distsep.data import store
@@ -19,9 +26,12 @@ from distsep.data.noise import in_words
 from distsep.data.observation import Observation
 from distsep.data.place import require_folder
 from distsep.data.store_header import NOISE_DIMS
+from distsep.skies import Skies, SkyFolder, SkyRow
 
 _log = logging.getLogger(__name__)
 
+# Times that a campaign says how far it is.
+_PARTS = 10
 # What a run adds to where its maps came from.
 _OF_A_RUN = ("run", "observation")
 
@@ -134,6 +144,52 @@ def _teller(progress: Callable[[int, int, str], None], most: int) -> Callable:
         progress(passes, most, words)
 
     return tell
+
+
+def campaign(
+    session: Session, path: Path, overrides: list[str], overwrite: bool
+) -> None:
+    """`distsep campaign`: leaves 3 as exit code if a fit did not converge."""
+    from distsep.campaign import run_campaign
+
+    voice = session.voice
+
+    def read() -> tuple[Campaign, SkyFolder, list[SkyRow]]:
+        found = read_campaign(path, overrides)
+        folder = SkyFolder(found.config.output.folder, found.identity)
+        return found, folder, folder.begin(overwrite)
+
+    found, folder, done = session.together(read)
+    if done:
+        voice.say(f"{folder.path} has {len(done)} skies already")
+    with voice.progress("campaign") as bar:
+
+        def progress(done: int, of: int, words: str) -> None:
+            bar(done, of, words)
+            if done * _PARTS // of > (done - 1) * _PARTS // of and done < of:
+                voice.say(f"{done} of {of} skies")
+
+        skies = run_campaign(found, folder, done, session.comm, progress)
+    session.code = session.comm.bcast(_sum_up(session, folder, skies))
+
+
+def _sum_up(session: Session, folder: SkyFolder, skies: Skies | None) -> int:
+    """Say what the skies are like together, and draw it; the exit code."""
+    if skies is None:
+        return 0
+    text = skies.text()
+    session.voice.answer(text)
+    files = [folder.path / name for name in ("skies.csv", "skies.txt", "pulls.png")]
+    skies.write(files[0])
+    files[1].write_text(text)
+    if pulls := skies.pulls():
+        from distsep.report import pull_plot
+
+        pull_plot(pulls, files[2])
+    for file in files:
+        if file.exists():
+            session.voice.say(f"wrote {file}")
+    return 0 if len(skies.good) == len(skies.rows) else NOT_CONVERGED
 
 
 def import_maps(

@@ -37,9 +37,23 @@ class Known(NamedTuple):
     instrument: Instrument | None = None
 
 
-def data_problems(config: "RunConfig") -> Any:
-    """Yield what is wrong with [observation]; return what is `Known` of the data."""
+def data_problems(config: "RunConfig", simulated: Known | None = None) -> Any:
+    """Yield what is wrong with [observation]; return what is `Known` of the data.
+
+    Args:
+        config: The file.
+        simulated: What they will be, of a simulation.
+    """
     table = config.observation
+    if simulated is not None:
+        if table.fits is not None:
+            yield (*PLACE, "fits"), "is no simulated sky: leave it out"
+        yield from _known_already(config)
+        yield from _stokes(table.stokes, simulated.stokes)
+        yield from file_problems(PLACE, table, "mask")
+        sphere = {"nside": simulated.nside, "coordsys": simulated.coordsys}
+        yield from sphere_problems((*PLACE, "mask"), table.mask, **sphere)
+        return simulated
     if (table.store is None) == (table.fits is None):
         yield PLACE, "give `store` or `fits`, one of the two"
         return Known()
@@ -53,6 +67,13 @@ def data_problems(config: "RunConfig") -> Any:
 
 
 def _stored(config: "RunConfig") -> Any:
+    yield from _known_already(config)
+    table = config.observation
+    return (yield from _store(str(table.store), table.stokes))
+
+
+def _known_already(config: "RunConfig") -> Iterator[Problem]:
+    """Say what is given that the store, or the simulated sky, knows."""
     table = config.observation
     maps = ("unit", "ordering", "coordsys", "polcconv", "resolution")
     for key in (*maps, *NOISE_KEYS):
@@ -61,7 +82,6 @@ def _stored(config: "RunConfig") -> Any:
     if config.instrument.described:
         key = "preset" if config.instrument.preset is not None else "nu"
         yield ("instrument", key), "is known from the store; it goes with `fits`"
-    return (yield from _store(str(table.store), table.stokes))
 
 
 def _store(path: str, stokes: str | None) -> Any:
@@ -75,12 +95,15 @@ def _store(path: str, stokes: str | None) -> Any:
     except (ValueError, OSError, KeyError) as error:
         yield ("observation", "store"), str(error)
         return Known()
-    if stokes is not None and stokes != stored.stokes:
-        message = f"the store has {stored.stokes!r}, got {stokes!r}"
-        yield ("observation", "stokes"), message
+    yield from _stokes(stokes, stored.stokes)
     bands = list(stored.instrument.bands)
     sphere = stored.nside, stored.coordsys
     return Known(bands, stored.stokes, *sphere, stored.instrument)
+
+
+def _stokes(asked: str | None, there: str | None) -> Iterator[Problem]:
+    if asked not in (None, there):
+        yield ("observation", "stokes"), f"the maps are {there!r}, got {asked!r}"
 
 
 def _fits(config: "RunConfig") -> Any:

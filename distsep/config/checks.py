@@ -30,9 +30,16 @@ GLOBAL_KEYS = {
 }
 
 
-def run_problems(config: "RunConfig") -> Iterator[Problem]:
-    """Yield everything wrong with run.toml that its types do not show."""
-    known = yield from data_problems(config)
+def run_problems(
+    config: "RunConfig", simulated: Known | None = None
+) -> Iterator[Problem]:
+    """Yield everything wrong with run.toml that its types do not show.
+
+    Args:
+        config: The file.
+        simulated: The data, where they are simulated and not yet there.
+    """
+    known = yield from data_problems(config, simulated)
     bands = known.bands
     laws = yield from build_laws(config.component)
     for n, (table, law) in enumerate(zip(config.component, laws, strict=True)):

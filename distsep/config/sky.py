@@ -102,9 +102,15 @@ class TruthTable(Table):
 
 
 class SkyComponentTable(LawTable):
-    """One component of the sky; a parameter is a number or `{ file, field }`."""
+    """One component of the sky; a parameter is a number or `{ file, field }`.
+
+    Attributes:
+        seed: Of its amplitude alone: the same whatever `sky.seed`, which it has if
+            absent.
+    """
 
     amplitude: AmplitudeTable | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
     parameters: dict[str, TruthTable] = {}
 
 

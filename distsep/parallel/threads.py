@@ -39,14 +39,16 @@ def cores() -> int:
 
 
 def share_cores() -> None:
-    """Give the threads of XLA, and so the compiled kernels, the cores of this process.
+    """Give the threads of XLA, the compiled kernels and healpy this process's cores.
 
-    To be called before JAX computes anything: it reads NPROC when it starts.
+    To be called before JAX computes anything, which reads NPROC when it starts, and
+    before healpy is imported: it may be told OMP_NUM_THREADS already.
 
     Communication: none.
     """
     if _local_ranks() > 1:
         os.environ["NPROC"] = str(cores())
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
 
 def _local_ranks() -> int:

@@ -1,0 +1,133 @@
+"""campaign.toml: many skies of one sky.toml, each separated as one run.toml says."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
+
+from distsep.config.check_data import Known
+from distsep.config.checks import run_problems
+from distsep.config.errors import ConfigError, Problem
+from distsep.config.model import build_instrument
+from distsep.config.run import ComponentTable, RunConfig
+from distsep.config.sky import SkyConfig, read_sky
+from distsep.config.tables import FileTable, LawTable, Table, read_tables
+
+_LARGEST = 2**63  # of a seed
+
+
+class CampaignTable(Table):
+    """Which skies, and how the ranks share them.
+
+    Attributes:
+        sky, run: The files; `observation.store` of the latter is not looked at.
+        skies: How many.
+        first_seed: `sky.seed` of the first; those of the others follow.
+        ranks_per_sky: Ranks that separate one sky together.
+    """
+
+    sky: str = "sky.toml"
+    run: str = "run.toml"
+    skies: Annotated[int, Field(ge=1)]
+    first_seed: Annotated[int, Field(ge=0, lt=_LARGEST)] = 0
+    ranks_per_sky: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def seeds(self) -> range:
+        """`sky.seed` of every sky."""
+        return range(self.first_seed, self.first_seed + self.skies)
+
+
+class CampaignOutputTable(Table):
+    """What is kept, and where.
+
+    Attributes:
+        folder: Of the table and the picture.
+        results: Whether the result of each sky is kept there too, with its maps.
+    """
+
+    folder: str = "campaign"
+    results: bool = False
+
+
+class CampaignConfig(FileTable):
+    """All of campaign.toml."""
+
+    campaign: CampaignTable
+    output: CampaignOutputTable = CampaignOutputTable()
+
+
+class Campaign(NamedTuple):
+    """The three files of a campaign, known to be good."""
+
+    config: CampaignConfig
+    sky: SkyConfig
+    run: RunConfig
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its skies have in common: rows of another are not added to its own."""
+        run: Any = {"output": True, "observation": {"store"}}
+        sky: Any = {"output": True, "sky": {"seed"}}
+        return {
+            self.config.campaign.sky: self.sky.model_dump(mode="json", exclude=sky),
+            self.config.campaign.run: self.run.model_dump(mode="json", exclude=run),
+        }
+
+    def sky_of(self, seed: int) -> SkyConfig:
+        """The configuration of one sky."""
+        return self.sky.model_copy(
+            update={"sky": self.sky.sky.model_copy(update={"seed": seed})}
+        )
+
+
+def read_campaign(path: str | Path, overrides: Sequence[str] = ()) -> Campaign:
+    """Read campaign.toml and the files it names, and check what can be checked.
+
+    Args:
+        path: The file.
+        overrides: Assignments `section.key=value` to its own keys.
+
+    Raises:
+        ConfigError: listing all mistakes of the file; then those of the other two.
+
+    Communication: none.
+    """
+    config = read_tables(CampaignConfig, LawTable, path, overrides, _problems)
+    problems: list[str] = []
+    sky = _collect(problems, config.campaign.sky, read_sky)
+    read_run = partial(_read_run, known=Known() if sky is None else _known(sky))
+    run = _collect(problems, config.campaign.run, read_run)
+    if sky is None or run is None:
+        raise ConfigError(str(path), problems)
+    return Campaign(config, sky, run)
+
+
+def _problems(config: CampaignConfig) -> Iterator[Problem]:
+    for key in ("sky", "run"):
+        name = getattr(config.campaign, key)
+        if not Path(name).expanduser().is_file():
+            yield ("campaign", key), f"there is no file `{name}`"
+
+
+def _collect(problems: list[str], path: str, read: Any) -> Any:
+    """What a file says, or None and its mistakes."""
+    try:
+        return read(Path(path).expanduser())
+    except ConfigError as error:
+        problems += [f"{path}: {line}" for line in error.problems]
+        return None
+
+
+def _read_run(path: Path, known: Known) -> RunConfig:
+    problems = partial(run_problems, simulated=known)
+    return read_tables(RunConfig, ComponentTable, path, (), problems)
+
+
+def _known(sky: SkyConfig) -> Known:
+    """What the skies will be."""
+    instrument = build_instrument(sky.instrument)
+    shape = sky.sky.stokes, sky.sky.nside, sky.sky.coordsys
+    return Known(list(instrument.bands), *shape, instrument)

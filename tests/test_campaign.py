@@ -1,0 +1,347 @@
+"""Campaigns of simulated skies: the rows, how they are kept, what is said of them."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from typer.testing import CliRunner
+
+import distsep
+from distsep.campaign import run_campaign
+from distsep.cli.app import app
+from distsep.config import ConfigError, read_campaign, read_sky
+from distsep.data.fits_out import write_maps
+from distsep.simulate import observe, simulate
+from distsep.skies import Skies, SkyFolder, SkyRow
+from distsep.sky import make_sky, redraw
+
+SKY = """
+[sky]
+nside = 16
+seed = 99
+latitude = 20
+[[component]]
+kind = "CMB"
+amplitude = { power_law = { ee = 3.0, bb = 1.0 } }
+[[component]]
+kind = "Dust"
+nu0 = 353.0
+beta_d = 1.54
+seed = 7
+amplitude = { power_law = { ee = 200.0, bb = 100.0 } }
+[[component]]
+kind = "Synchrotron"
+nu0 = 23.0
+beta_pl = -3.0
+amplitude = { random = 10.0 }
+"""
+
+RUN = """
+[observation]
+store = "sky.zarr"
+[[component]]
+kind = "CMB"
+[[component]]
+kind = "Dust"
+nu0 = 353.0
+temp = 19.6
+[[component]]
+kind = "Synchrotron"
+nu0 = 23.0
+"""
+
+CAMPAIGN = """
+[campaign]
+skies = 5
+first_seed = 3
+"""
+
+
+def write_files(folder):
+    """The three files of a campaign."""
+    texts = {"sky": SKY, "run": RUN, "campaign": CAMPAIGN}
+    for name, text in texts.items():
+        (folder / f"{name}.toml").write_text(text)
+
+
+@pytest.fixture
+def files(shared_tmp_path, comm, monkeypatch):
+    """The folder of the three files, which all ranks are in."""
+    if comm.rank == 0:
+        write_files(shared_tmp_path)
+    comm.barrier()
+    monkeypatch.chdir(shared_tmp_path)
+    return shared_tmp_path
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """The same of one process."""
+    write_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(comm, *overrides, overwrite=False):
+    """One campaign of all ranks; its skies on rank 0."""
+    campaign = read_campaign("campaign.toml", overrides)
+    folder = SkyFolder(campaign.config.output.folder, campaign.identity)
+    done = comm.bcast(folder.begin(overwrite) if comm.rank == 0 else None)
+    return run_campaign(campaign, folder, done, comm)
+
+
+def timeless(rows):
+    return [replace(row, seconds=0.0) for row in rows]
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["campaign", "campaign.toml", *arguments])
+
+
+def row_of(seed, values, errors, **fields):
+    """A row of one parameter."""
+    more = {
+        "converged": True,
+        "distance": 0.0,
+        "passes": 4,
+        "chi2": 100.0,
+        "dof": 100,
+        "seconds": 1.0,
+        "warnings": [],
+    }
+    return SkyRow(seed, {"A.x": values}, {"A.x": errors}, **(more | fields))
+
+
+# ------------------------------------------------------------------ the skies
+
+
+def test_a_sky_in_memory_is_the_one_that_is_stored(files, comm):
+    """To the last bit, on any number of ranks."""
+    config = read_sky("sky.toml")
+    simulate(config, "sky.zarr", comm=comm)
+    mine = observe(config, make_sky(config, comm), comm)
+    stored = distsep.read("sky.zarr")
+    own = slice(mine.start, mine.start + mine.npix)
+    np.testing.assert_array_equal(mine.cell_ids, stored.cell_ids[own])
+    np.testing.assert_array_equal(mine.d, stored.d[..., own])
+    np.testing.assert_array_equal(mine.noise.shape, stored.noise.shape)
+
+
+def test_a_sky_is_drawn_again_with_another_seed(alone):
+    """As one made anew; a component with a seed of its own stays."""
+    config = read_sky("sky.toml", ["sky.seed=4"])
+    anew = make_sky(config)
+    again = redraw(make_sky(read_sky("sky.toml")), config)
+    for chunk in range(anew.grid.nchunks):
+        for one, other in zip(anew.chunk(chunk), again.chunk(chunk), strict=True):
+            np.testing.assert_array_equal(one, other)
+    d, s = make_sky(read_sky("sky.toml")).chunk(0)
+    other_d, other_s = again.chunk(0)
+    same = [np.array_equal(a, b) for a, b in zip(s, other_s, strict=True)]
+    assert same == [False, True, False]
+    assert not np.isclose(d, other_d).any(-1).all()
+
+
+# --------------------------------------------------------------- the campaign
+
+
+def test_rows_are_those_of_single_runs(files, comm):
+    """Every row is what `simulate` and `separate` make of that seed, to the bit."""
+    skies = run(comm)
+    assert (skies is None) == (comm.rank > 0)
+    if skies is None:
+        return
+    assert [row.seed for row in skies.rows] == [3, 4, 5, 6, 7]
+    row = skies.rows[2]
+    simulate(read_sky("sky.toml", ["sky.seed=5"]), "one.zarr")
+    result = distsep.separate(
+        [distsep.CMB(), distsep.Dust(353.0, temp=19.6), distsep.Synchrotron(23.0)],
+        distsep.read("one.zarr"),
+    )
+    assert timeless([row]) == timeless([SkyRow.of(5, result, 0.0)])
+    assert skies.truth["Dust.beta_d"] == 1.54
+
+
+def test_ranks_may_share_a_sky(files, comm):
+    """The rows are the same however the ranks are grouped."""
+    alone = run(comm)
+    shared = run(comm, f"campaign.ranks_per_sky={comm.size}", "output.folder=other")
+    if comm.rank == 0:
+        assert timeless(alone.rows) == timeless(shared.rows)
+        assert all(row.converged for row in alone.rows)
+
+
+def test_ranks_that_cannot_be_grouped_are_refused(files, comm):
+    with pytest.raises(ValueError, match=f"ranks_per_sky = {comm.size + 1}.*multiple"):
+        run(comm, f"campaign.ranks_per_sky={comm.size + 1}")
+
+
+def test_a_campaign_that_was_cut_short_goes_on(files, comm):
+    """A row that was half written is made again, and those that are there are not."""
+    first = run(comm, "campaign.skies=3")
+    if comm.rank == 0:
+        writer = files / "campaign" / "rows" / "00000.jsonl"
+        text = writer.read_text()
+        kept = [json.loads(line)["seed"] for line in text.splitlines() if line]
+        writer.write_text(text[:-40])
+        folder = SkyFolder("campaign", {})
+        left = {row.seed for row in folder.rows()}
+        assert left == {3, 4, 5} - {kept[-1]}
+    comm.barrier()
+    again = run(comm)
+    if comm.rank == 0:
+        assert [row.seed for row in again.rows] == [3, 4, 5, 6, 7]
+        assert timeless(again.rows[:3]) == timeless(first.rows)
+        untouched = [k for k in range(3) if first.rows[k].seed in left]
+        assert [again.rows[k] for k in untouched] == [first.rows[k] for k in untouched]
+
+
+def test_the_mask_of_the_run_is_used(files, comm):
+    """Pixels it leaves out are not counted."""
+    whole = run(comm, "campaign.skies=1")
+    if comm.rank == 0:
+        mask = np.zeros((1, 12 * 16**2))
+        mask[0, : 12 * 16**2 // 4] = 1
+        said = {"names": ["MASK"], "units": [""], "nside": 16, "coordsys": "G"}
+        write_maps("mask.fits", mask, **said)
+        table = '[observation]\nmask = "mask.fits"'
+        (files / "run.toml").write_text(RUN.replace("[observation]", table))
+    comm.barrier()
+    part = run(comm, "campaign.skies=1", "output.folder=part")
+    if comm.rank == 0:
+        sky = make_sky(read_sky("sky.toml"))
+        both = (sky.cell_ids < 12 * 16**2 // 4).sum()
+        assert both < len(sky.cell_ids)
+        # 15 bands, 2 Stokes parameters, 3 components.
+        assert part.rows[0].dof == both * 2 * (15 - 3) - 2
+        assert whole.rows[0].dof == len(sky.cell_ids) * 2 * (15 - 3) - 2
+
+
+# ------------------------------------------------------------------ the folder
+
+
+def test_another_sky_is_not_added(alone):
+    """Nor another run; the file that changed is named, and nothing is lost."""
+    assert command().exit_code == 0
+    before = (alone / "campaign" / "skies.csv").read_text()
+    (alone / "sky.toml").write_text(SKY.replace("1.54", "1.6"))
+    refused = command()
+    assert refused.exit_code == 2
+    assert "another sky.toml" in " ".join(refused.output.split())
+    assert (alone / "campaign" / "skies.csv").read_text() == before
+    assert command("--overwrite").exit_code == 0
+    table = read_csv(alone / "campaign" / "skies.csv")
+    assert all(abs(float(row["Dust.beta_d"]) - 1.6) < 0.05 for row in table)
+
+
+def test_a_folder_of_other_files_is_left_alone(alone):
+    (alone / "campaign").mkdir()
+    (alone / "campaign" / "thesis.tex").write_text("chapter 1")
+    for flags in ((), ("--overwrite",)):
+        refused = command(*flags)
+        assert refused.exit_code == 2
+        assert "is no campaign" in " ".join(refused.output.split())
+    assert (alone / "campaign" / "thesis.tex").read_text() == "chapter 1"
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command(alone):
+    """What it writes, and that results are kept if asked for."""
+    done = command("--set", "output.results=true", "--set", "campaign.skies=3")
+    assert done.exit_code == 0, done.output
+    assert "3 skies, 3 converged" in done.output
+    folder = alone / "campaign"
+    table = read_csv(folder / "skies.csv")
+    assert [int(row["seed"]) for row in table] == [3, 4, 5]
+    result = distsep.read(folder / "results" / "000004.zarr")
+    for kind, value in result.parameters.items():
+        assert float(table[1][kind]) == value
+        assert float(table[1][f"sigma {kind}"]) == result.sigma[kind]
+    assert (folder / "skies.txt").read_text() in done.output
+    assert (folder / "pulls.png").stat().st_size > 10_000
+    again = command("--set", "output.results=true", "--set", "campaign.skies=3")
+    assert again.exit_code == 0
+    assert "3 skies already" in again.output
+
+
+def test_fits_that_do_not_converge_are_said(alone):
+    (alone / "run.toml").write_text(RUN + "[fit]\nmax_steps = 1\n")
+    done = command("--set", "campaign.skies=2")
+    assert done.exit_code == 3
+    assert "2 skies, 0 converged" in done.output
+    assert "NOT CONVERGED: seeds 3, 4" in done.output
+    assert len(read_csv(alone / "campaign" / "skies.csv")) == 2
+
+
+def test_mistakes_of_the_three_files_are_listed(alone):
+    (alone / "sky.toml").write_text(SKY.replace("nside = 16", "nside = 17"))
+    wrong = RUN.replace("temp", "tmep") + '[instrument]\npreset = "Planck"\n'
+    (alone / "run.toml").write_text(wrong)
+    with pytest.raises(ConfigError) as error:
+        read_campaign("campaign.toml")
+    words = str(error.value)
+    assert "sky.toml: sky.nside" in words
+    assert "run.toml: component.Dust.tmep" in words
+    assert "run.toml: instrument.preset" in words
+    with pytest.raises(ConfigError, match="campaign.sky: there is no file `gone.toml`"):
+        read_campaign("campaign.toml", ['campaign.sky="gone.toml"'])
+
+
+# -------------------------------------------------------------- the statistics
+
+
+def test_pulls_and_moments_are_those_of_numpy():
+    rng = np.random.default_rng(1)
+    values, errors = rng.normal(2, 0.1, (50, 3)), rng.uniform(0.05, 0.2, (50, 3))
+    values[:, 1] = np.nan  # a patch without data
+    rows = [
+        row_of(n, v.tolist(), e.tolist(), chi2=100.0 + n)
+        for n, (v, e) in enumerate(zip(values, errors, strict=True))
+    ]
+    rows.append(row_of(50, [1e9] * 3, [1.0] * 3, converged=False))
+    skies = Skies(rows, {"A.x": 2.0})
+    pulls = ((values - 2) / errors)[:, [0, 2]].ravel()
+    np.testing.assert_allclose(skies.pulls()["A.x"], pulls)
+    z = np.arange(50) / np.sqrt(200)
+    np.testing.assert_allclose(skies.pulls()["chi2"], z)
+    text = skies.text()
+    mean, spread = pulls.mean(), pulls.std(ddof=1)
+    assert f"{mean:+.3f} +- {spread / 10:.3f}" in text
+    assert f"{spread:.3f} +- {spread / np.sqrt(200):.3f}" in text
+    assert "51 skies, 50 converged" in text
+    assert "NOT CONVERGED: seeds 50" in text
+
+
+def test_what_varies_over_the_sky_has_no_pull():
+    skies = Skies([row_of(1, [1.0], [0.1])], {"A.x": None})
+    assert set(skies.pulls()) == {"chi2"}
+    assert "varies" in skies.text()
+
+
+def test_warnings_that_differ_in_numbers_are_counted_together():
+    rows = [row_of(n, [1.0], [0.1], warnings=[f"chi2 is {n}.5 off"]) for n in range(4)]
+    rows.append(row_of(9, [1.0], [0.1], warnings=["something else"]))
+    text = Skies(rows, {}).text()
+    assert "warning, in 4 skies: chi2 is 0.5 off" in text
+    assert "warning, in 1 skies: something else" in text
+
+
+# ---------------------------------------------------------------- the example
+
+
+def test_the_example_is_a_good_campaign(tmp_path, monkeypatch):
+    for name, own in (("campaign", "campaign"), ("sky", "sky"), ("litebird", "run")):
+        text = (ROOT / "launch" / "examples" / f"{name}.toml").read_text()
+        (tmp_path / f"{own}.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    campaign = read_campaign("campaign.toml")
+    assert campaign.config.campaign.seeds == range(1, 101)
+    assert campaign.sky_of(17).sky.seed == 17
+    assert campaign.run.component[1].label == "Dust"
