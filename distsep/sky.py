@@ -7,6 +7,7 @@ a template need whole maps in memory; `random` amplitudes are drawn as they are 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,7 +117,7 @@ class Sky:
     def _mixing_at(self, beta: dict[str, Any], npix: int) -> np.ndarray:
         """A `(freq, comp, pix)`, the last axis 1 where no parameter varies."""
         if not any(np.ndim(value) for value in beta.values()):
-            return np.asarray(self.mixing(beta))[..., None]
+            return self._constant_mixing
         # Chunks are filled to one length, so that A is compiled once.
         fill = lambda x: np.pad(
             np.broadcast_to(x, npix), (0, self.grid.chunk - npix), mode="edge"
@@ -137,11 +138,33 @@ class Sky:
             s = size[:, cells].astype(float)
         if nu is None:
             return s
-        law = self.mixing.components[n]
+        constant = self._constant_laws[n]
+        return s / (self._law(n, beta) if constant is None else constant)
+
+    def _law(self, n: int, beta: dict[str, Any]) -> np.ndarray:
+        """The law of component `n` where its amplitude holds, `(pix,)` or a number."""
+        law, nu = self.mixing.components[n], self.amplitudes[n].nu
         own = {name: beta[f"{law.name}.{name}"] for name in law.parameters}
-        return (
-            s / np.asarray(law.sed(np.array([nu]), law.amplitude_unit, **own))[..., 0]
-        )
+        return np.asarray(law.sed(np.array([nu]), law.amplitude_unit, **own))[..., 0]
+
+    @cached_property
+    def _constant_mixing(self) -> np.ndarray:
+        """A `(freq, comp, 1)` of a sky whose parameters do not vary."""
+        return np.asarray(self.mixing(self.values))[..., None]
+
+    @cached_property
+    def _constant_laws(self) -> list[np.ndarray | None]:
+        """`_law` of each component; None where a parameter of it varies."""
+        varies = [
+            any(np.ndim(self.values[f"{law.name}.{p}"]) for p in law.parameters)
+            for law in self.mixing.components
+        ]
+        return [
+            None if vary or nu is None else self._law(n, self.values)
+            for n, (vary, (_, nu)) in enumerate(
+                zip(varies, self.amplitudes, strict=True)
+            )
+        ]
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:

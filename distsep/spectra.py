@@ -132,7 +132,12 @@ def camb_spectra(lmax: int, r: float = 0.0) -> Float[np.ndarray, "4 ell"]:
         lmax=max(lmax, 2500),
         lens_potential_accuracy=1,
     )
-    powers = camb.get_results(parameters).get_cmb_power_spectra(
-        parameters, lmax=lmax, CMB_unit="muK", raw_cl=True, spectra=["total"]
-    )["total"]
+    # The last bits depend on the number of threads.
+    threads, camb.config.ThreadNum = camb.config.ThreadNum, 1
+    try:
+        powers = camb.get_results(parameters).get_cmb_power_spectra(
+            parameters, lmax=lmax, CMB_unit="muK", raw_cl=True, spectra=["total"]
+        )["total"]
+    finally:
+        camb.config.ThreadNum = threads
     return np.ascontiguousarray(powers[: lmax + 1].T)

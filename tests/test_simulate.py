@@ -1,5 +1,6 @@
 """Simulated skies: the right physics, and the same sky however it is cut."""
 
+import camb
 import healpy
 import numpy as np
 import pytest
@@ -240,6 +241,15 @@ def test_camb_gives_the_planck_spectra():
     for row, tolerance in ((0, 0.01), (1, 0.01), (2, 0.03)):
         # Below l = 30 it is the model of reionisation that differs.
         np.testing.assert_allclose(cl[row][30:301], known[row][30:301], rtol=tolerance)
+
+
+def test_a_spectrum_does_not_depend_on_the_threads(monkeypatch):
+    """A sky has the same bits on machines, and ranks, of any number of cores."""
+    monkeypatch.setattr(camb.config, "ThreadNum", 2)
+    two = camb_spectra.__wrapped__(100)
+    assert camb.config.ThreadNum == 2
+    monkeypatch.setattr(camb.config, "ThreadNum", 1)
+    np.testing.assert_array_equal(two, camb_spectra.__wrapped__(100))
 
 
 def test_default_dust_is_as_bright_as_the_real_one(sky):
