@@ -387,6 +387,22 @@ def test_two_equal_templates_share():
     assert "one.90, two.90: 1 direction is degenerate with one another" in words
 
 
+def test_terms_of_different_sizes_share():
+    """A monopole and a constant template: neither acts like an emission law."""
+    obs = observation(extra=np.eye(7)[2][:, None, None] * 4.0)
+    flat = distsep.Template(
+        np.full(NPIX, 0.3), bands=["90"], name="flat", common=True, stokes="Q"
+    )
+    result = fit(
+        obs=obs, global_terms=[distsep.Monopole(bands=["90"], stokes="Q"), flat]
+    )
+    all_small(result)
+    (words,) = [w for w in result.warnings if "degenerate" in w]
+    assert "1 direction is degenerate with one another" in words
+    one, flat = (float(v) for v, _ in result.global_terms.values())
+    assert one + 0.3 * flat == pytest.approx(4.0, abs=5 * DEPTH / NPIX**0.5)
+
+
 def test_monopoles_inside_a_free_map():
     """One component: a monopole of all bands in its law is its own monopole."""
     truth = np.arange(7.0)

@@ -230,10 +230,14 @@ def describe_null(null, names, phi, A, component_names) -> str | None:
         return None
     size = np.abs(null).max(1)
     which = [n for n, x in zip(names, size, strict=True) if x > 0.01 * size.max()]
-    columns, *_ = np.linalg.lstsq(A, phi.T @ null, rcond=None)
+    acts = phi.T @ null
+    columns, *_ = np.linalg.lstsq(A, acts, rcond=None)
     share = (np.abs(columns) * np.linalg.norm(A, axis=0)[:, None]).max(1)
-    total = np.linalg.norm(phi.T @ null, axis=0).max()
-    alone = total < 1e-6 * np.linalg.norm(phi)  # they cancel by themselves
+    total = np.linalg.norm(acts, axis=0).max()
+    # They cancel by themselves: as they are, or, where no amplitude acts like them, by
+    # the sizes of their templates.
+    off = np.linalg.norm(acts - A @ columns, axis=0).max()
+    alone = total < 1e-6 * np.linalg.norm(phi) or off > 1e-3 * total
     partners = [
         n
         for n, x in zip(component_names, share, strict=True)
