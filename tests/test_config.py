@@ -229,6 +229,7 @@ def test_what_only_the_data_tell_is_listed_with_the_rest(write):
             'beta_d = { patches = { map = "no.fits" } }',
             "component.Dust.beta_d.patches.map: there is no file `no.fits`",
         ),
+        ('[[component]]\nkind = "Dust"\nnu0 = 353e9', "component.Dust.nu0: "),
         (
             '[[component]]\nkind = "Dust"\nnu0 = 353\nbeta_d = "1.5"',
             "component.Dust.beta_d: expected a number or a table",

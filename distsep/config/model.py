@@ -60,6 +60,8 @@ def build_law(
             return _with_keys(table, make, base, law, fix_numbers)
         except (ValueError, TypeError) as error:
             key = "kind" if table.expression is None else "expression"
+            if table.nu0 is not None and _try(make, {**base, "nu0": 100.0}):
+                key = "nu0"
             problems = [((key,), str(error))]
     return None, problems + _wrong_keys(table, make, base, fix_numbers)
 
