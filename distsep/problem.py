@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distsep.data.result import FAR
-from distsep.data.source import PairSource
+from distsep.data.source import OnesSource, PairSource
 from distsep.inference.model import Model
 from distsep.inference.passes import Devices, Survey
 from distsep.inference.plan import Plan
@@ -100,9 +100,21 @@ class Problem(NamedTuple):
             )
         return False
 
-    def pixel_source(self, observation: Any) -> PairSource:
-        """Other maps of the pixels of this problem, with its noise."""
-        return PairSource(self.plan.source, observation)
+    def pixel_source(self, maps: Any) -> PairSource | OnesSource:
+        """Other maps of the pixels of this problem, with its noise.
+
+        Args:
+            maps: An observation; or the number of the band whose map is 1, the others
+                being 0.
+        """
+        if not isinstance(maps, int):
+            return PairSource(self.plan.source, maps)
+        if self.plan.joint:
+            raise ValueError(
+                "`Result.weights`: with `angle` an amplitude takes Q and U together, "
+                "and has no weights for each. Use `apply(observation)`."
+            )
+        return OnesSource(self.plan.source, maps)
 
     def kept(self, unit: str, covariance: Sequence[str], residuals: bool) -> Kept:
         """Say what is kept of the maps, in which unit."""

@@ -91,6 +91,66 @@ def test_a_result_comes_back_from_a_worker(fitted):
     assert result.apply(observation(clean)).converged
 
 
+def test_weights_are_those_of_the_normal_equations(fitted):
+    """Of an independent calculation; and W d are the amplitudes of d."""
+    result, clean, _ = fitted
+    beta = np.array([float(result.parameters[k]) for k in KINDS])
+    found = result.weights
+    assert found.shape == (3, 7, 2, NPIX)
+    expected = 1e-6 * weights(beta)[:, :, None, None]  # K_CMB
+    np.testing.assert_allclose(
+        found, np.broadcast_to(expected, found.shape), atol=1e-20
+    )
+    applied = result.apply(observation(clean)).amplitudes
+    np.testing.assert_allclose(np.einsum("cfsp,fsp->csp", found, clean), applied)
+
+
+def test_weights_of_samples_that_lack_bands():
+    """Their own noise in every sample; 0 for a missing band, NaN where none is left."""
+    rng = np.random.default_rng(62)
+    variance = DEPTH**2 * rng.uniform(0.5, 2, (7, 2, NPIX))
+    s = rng.normal(size=(3, 2, NPIX)) * np.array([20.0, 100, 300])[:, None, None]
+    d = np.einsum("fc,csp->fsp", dense.emission(NU, 1.54, 20.0, -3.0), s)
+    d += np.sqrt(variance) * rng.normal(size=d.shape)
+    d[2, :, 5:9] = np.nan
+    d[:, :, 11] = np.nan
+    result = distsep.separate(
+        LAWS,
+        distsep.Observation(
+            d, distsep.Instrument(NU), stokes="QU", nside=2, noise_variance=variance
+        ),
+        solver="newton",
+    )
+    found = result.weights
+    beta_d, beta_pl = (float(result.parameters[k]) for k in KINDS)
+    A = dense.emission(NU, beta_d, 20.0, beta_pl)
+    for stokes, pix in np.ndindex(2, NPIX):
+        if pix == 11:
+            assert np.isnan(found[..., stokes, pix]).all()
+            continue
+        invN = np.where(np.isnan(d[:, stokes, pix]), 0, 1 / variance[:, stokes, pix])
+        expected = np.linalg.solve(A.T @ (invN[:, None] * A), A.T * invN)
+        np.testing.assert_allclose(found[..., stokes, pix], expected, atol=1e-12)
+    assert (found[:, 2, :, 5:9] == 0).all()
+
+
+def test_weights_that_there_are_not_are_refused(fitted):
+    result, clean, _ = fitted
+    with pytest.raises(ValueError, match="Result.weights`: this result was read"):
+        _ = result.replace(applier=None).weights
+    with pytest.raises(ValueError, match="Result.weights`: the maps are too large"):
+        _ = result.replace(amplitudes=None).weights
+    turned = distsep.separate(
+        LAWS,
+        observation(clean),
+        angle=["60"],
+        priors={"angle.60": (0.0, 0.01)},
+        solver="newton",
+    )
+    with pytest.raises(ValueError, match="with `angle` an amplitude takes Q and U"):
+        _ = turned.weights
+
+
 @pytest.mark.parametrize("unit", ["MJy/sr", "uK_RJ"])
 def test_weights_give_the_unit_of_the_result(fitted, unit):
     """Amplitudes of the CMB have one of their own."""

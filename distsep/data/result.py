@@ -185,6 +185,41 @@ class Result:
             )
         return self.applier(self, observation, output)
 
+    @property
+    def weights(self) -> np.ndarray:
+        """W = (A^T N^-1 A)^-1 A^T N^-1 of every sample at the fitted parameters.
+
+        Amplitudes of maps d [uK_CMB] without global terms are W d,
+        `np.einsum("cfsp,fsp->csp", weights, d)`: what `apply` gives, without keeping W.
+
+        Returns:
+            `(comp, freq, stokes, pix)` [unit of the amplitude per uK_CMB], pixels in
+            the order of `amplitudes`; 0 for a band that did not observe a sample, NaN
+            where none did.
+
+        Raises:
+            ValueError: as `apply`; with `angle`; a result whose maps were streamed.
+
+        Communication: collective, as `separate`: one pass for each band.
+        """
+        apply, _ = self._with_weights("Result.weights")
+        maps = [apply(self, band).amplitudes for band in range(len(self.bands))]
+        return np.stack(maps, axis=1)
+
+    def _with_weights(self, what: str) -> tuple[Callable, np.ndarray]:
+        """What applies the weights, and the amplitudes; refuse a result without."""
+        if self.applier is None:
+            raise ValueError(
+                f"`{what}`: this result was read or copied and has no weights: call it "
+                "on what `separate` returned."
+            )
+        if self.amplitudes is None:
+            raise ValueError(
+                f"`{what}`: the maps are too large to stay in memory: call "
+                "`apply(maps, output=...)` and go on from there."
+            )
+        return self.applier, self.amplitudes
+
     def bias(self, foregrounds: Any, truth: np.ndarray) -> tuple:
         r"""Residuals that foregrounds leave in the amplitudes: systematic, statistical.
 
@@ -210,17 +245,8 @@ class Result:
         References:
             Stompor et al. (2016), PRD 94, 083526.
         """
-        if self.applier is None:
-            raise ValueError(
-                "`Result.bias`: this result was read or copied and has no weights: "
-                "call it on what `separate` returned."
-            )
-        if self.amplitudes is None:
-            raise ValueError(
-                "`Result.bias`: the maps are too large to stay in memory: call "
-                "`apply(foregrounds, output=...)` and take the truth off there."
-            )
-        truth, found = np.asarray(truth), self.amplitudes
+        apply, found = self._with_weights("Result.bias")
+        truth = np.asarray(truth)
         good = truth.dtype.kind in "iuf" and truth.shape == found.shape
         if not good or not np.isfinite(truth[np.isfinite(found)]).all():
             raise ValueError(
@@ -228,7 +254,7 @@ class Result:
                 f"finite numbers (comp, stokes, pix) = {found.shape}, 0 for the CMB; "
                 f"got {truth.dtype}, shape {truth.shape}."
             )
-        applied = self.applier(self, foregrounds, spread=True)
+        applied = apply(self, foregrounds, spread=True)
         for words in applied.warnings[len(self.warnings) :]:
             warnings.warn(words, stacklevel=2)
         spread = np.einsum("kpcc->ckp", applied.amplitude_covariance)

@@ -205,6 +205,28 @@ class PairSource:
         return self._first.npix(part)
 
 
+class OnesSource:
+    """Maps that are 1 in one band, and 0 in the others that observed a sample.
+
+    Args:
+        first: The source that was fitted.
+        band: Number of the band.
+    """
+
+    def __init__(self, first: Any, band: int):
+        self.header, self.resident = first.header, first.resident
+        self.complete, self.number = first.complete, first.number
+        self._first, self._band = first, band
+        self.pixels, self.npix = first.pixels, first.npix
+
+    def load(self, part: int) -> Observation:
+        """Return them where the first were observed, NaN elsewhere."""
+        one = self._first.load(part)
+        ones = np.zeros(one.d.shape)
+        ones[self._band] = 1.0
+        return one.replace(d=np.where(np.isnan(one.d), np.nan, ones))
+
+
 def ahead(function: Callable, items: Iterable, workers: int = 1) -> Iterator:
     """Yield `function(item)` in order; so many threads make the next meanwhile."""
     coming: deque[Future] = deque()
