@@ -18,6 +18,7 @@ import numpy as np
 
 from distsep.data.place import require_folder
 from distsep.data.result import Result
+from distsep.table import aligned
 
 _MARK, _ROWS, _RESULTS = "campaign.json", "rows", "results"
 _NAMED = 10  # seeds that are listed
@@ -210,17 +211,8 @@ class Skies:
     def text(self) -> str:
         """The statistics of all skies, as lines."""
         heads = ("parameter", "truth", "mean", "scatter", "sigma", "pull", "spread")
-        lines = [heads, *map(self._line, self.good[0].values if self.good else ())]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = [
-            "  ".join(
-                word.ljust(width) if n == 0 else word.rjust(width)
-                for n, (word, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        table.insert(1, "-" * max(map(len, table)))
-        return "\n".join([*table, "", *self._facts()]) + "\n"
+        rows = [heads, *map(self._line, self.good[0].values if self.good else ())]
+        return "\n".join([*aligned(rows), "", *self._facts()]) + "\n"
 
     def _line(self, kind: str) -> tuple[str, ...]:
         """Of one kind: patches are counted as so many skies."""

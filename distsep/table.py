@@ -1,6 +1,6 @@
 """A result in words and numbers, as a person reads it. No drawing, no file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,17 +104,22 @@ def text_table(result: Result, truth: Truth | None = None) -> str:
     if not rows:
         words = ["no free parameter: nothing was fitted", "", *_facts(result)]
         return "\n".join(words) + "\n"
-    lines = [[row[n] for n in kept] for row in (heads, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = [
-        "  ".join(
-            text.ljust(width) if n == 0 else text.rjust(width)
-            for n, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    table.insert(1, "-" * max(map(len, table)))
+    table = aligned([[row[n] for n in kept] for row in (heads, *rows)])
     return "\n".join([*table, "", *_facts(result)]) + "\n"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return words in columns as lines, the first of them the heads, underlined."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            word.ljust(width) if n == 0 else word.rjust(width)
+            for n, (word, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return lines
 
 
 def _facts(result: Result) -> list[str]:
