@@ -108,15 +108,19 @@ class SkyFolder:
             shutil.rmtree(self.path / _RESULTS, ignore_errors=True)
             mark.unlink()
         if mark.exists():
-            self._require_same(json.loads(mark.read_text()))
+            self._require_same(_read(mark.read_bytes()))
         (self.path / _ROWS).mkdir(parents=True, exist_ok=True)
         mark.write_text(json.dumps(self.identity, indent=1))
         return self.rows()
 
-    def _require_same(self, other: dict[str, Any]) -> None:
-        mine = list(self.identity.items())
-        theirs = list(other.items())
-        changed = [k for (k, v), (_, w) in zip(mine, theirs, strict=True) if v != w]
+    def _require_same(self, other: Any) -> None:
+        if not isinstance(other, dict) or len(other) != len(self.identity):
+            raise FileExistsError(
+                f"{self.path / _MARK} is damaged: choose another `output.folder` "
+                "(`-o`), or start anew with `--overwrite`."
+            )
+        pairs = zip(self.identity.items(), other.values(), strict=True)
+        changed = [name for (name, mine), theirs in pairs if mine != theirs]
         if changed:
             raise FileExistsError(
                 f"{self.path} has skies that were made with another "
@@ -141,11 +145,8 @@ class SkyFolder:
         """All rows there are, by seed. A line that was cut short is none."""
         names, found = {f.name for f in fields(SkyRow)}, {}
         for path in sorted((self.path / _ROWS).glob("*.jsonl")):
-            for line in path.read_text().splitlines():
-                try:
-                    read = json.loads(line)
-                except ValueError:
-                    continue
+            for line in path.read_bytes().splitlines():
+                read = _read(line)
                 if isinstance(read, dict) and set(read) == names:
                     found[read["seed"]] = SkyRow(**read)
         return [found[seed] for seed in sorted(found)]
@@ -250,6 +251,14 @@ class Skies:
             lines.append(f"seconds: {seconds:.2g} a sky, the median")
         lines += _counted(row.warnings for row in self.rows)
         return lines
+
+
+def _read(text: bytes) -> Any:
+    """What JSON says; None if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _moments(x: np.ndarray) -> tuple[str, str]:

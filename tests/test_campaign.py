@@ -237,6 +237,19 @@ def test_another_sky_is_not_added(alone):
     assert all(abs(float(row["Dust.beta_d"]) - 1.6) < 0.05 for row in table)
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff\x00"])
+def test_a_damaged_campaign_is_refused(alone, content):
+    """Its rows stay, until it is started anew."""
+    (alone / "campaign" / "rows").mkdir(parents=True)
+    (alone / "campaign" / "campaign.json").write_bytes(content)
+    (alone / "campaign" / "rows" / "00000.jsonl").write_bytes(b'{"seed": 3}\n\xff')
+    refused = command()
+    assert refused.exit_code == 2
+    assert "campaign.json is damaged" in " ".join(refused.output.split())
+    assert (alone / "campaign" / "rows" / "00000.jsonl").exists()
+    assert command("--overwrite", "--set", "campaign.skies=1").exit_code == 0
+
+
 def test_a_folder_of_other_files_is_left_alone(alone):
     (alone / "campaign").mkdir()
     (alone / "campaign" / "thesis.tex").write_text("chapter 1")

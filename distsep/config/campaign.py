@@ -16,6 +16,7 @@ from distsep.config.sky import SkyConfig, read_sky
 from distsep.config.tables import FileTable, LawTable, Table, read_tables
 
 _LARGEST = 2**63  # of a seed
+_MOST = 10**7  # skies
 
 
 class CampaignTable(Table):
@@ -30,7 +31,7 @@ class CampaignTable(Table):
 
     sky: str = "sky.toml"
     run: str = "run.toml"
-    skies: Annotated[int, Field(ge=1)]
+    skies: Annotated[int, Field(ge=1, le=_MOST)]
     first_seed: Annotated[int, Field(ge=0, lt=_LARGEST)] = 0
     ranks_per_sky: Annotated[int, Field(ge=1)] = 1
 
