@@ -6,15 +6,17 @@ are compiled for the first sky of each alone.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from distsep.config import Campaign
+from distsep.config.arguments import SYSTEMATICS
 from distsep.data.fits_scalar import read_mask
 from distsep.flow import separate
 from distsep.parallel import Comm
+from distsep.rows import SkyFolder, SkyRow
 from distsep.simulate import observe
-from distsep.skies import Skies, SkyFolder, SkyRow
+from distsep.skies import Skies
 from distsep.sky import Sky, constants, make_sky, redraw, true_values
 
 
@@ -38,38 +40,74 @@ def run_campaign(
         All rows of the campaign on rank 0, None elsewhere.
 
     Raises:
-        ValueError: if the ranks cannot be cut into groups of `ranks_per_sky`. Errors of
-            a sky carry its seed.
+        Exception: errors of a sky carry its seed. Before every group has its first, the
+            folder is as it was.
 
-    Communication: one split and one gather of rows; that of `separate` in each group.
+    Communication: a split, two barriers and a gather of rows; that of `separate` in
+        each group.
     """
-    table = campaign.config.campaign
-    if comm.size % table.ranks_per_sky:
-        raise ValueError(
-            f"`campaign.ranks_per_sky = {table.ranks_per_sky}`: {comm.size} ranks "
-            "cannot be cut into groups of so many: start a multiple of it."
-        )
-    known = {row.seed for row in done}
+    table, known = campaign.config.campaign, {row.seed for row in done}
     todo = [seed for seed in table.seeds if seed not in known]
     number, ngroup = comm.rank // table.ranks_per_sky, comm.size // table.ranks_per_sky
     mine, group = todo[number::ngroup], comm.split(number)
     worker, rows = _Worker(campaign, folder, group), []
     for n, seed in enumerate(mine):
         try:
-            row = worker(seed)
+            rows.append(worker(seed))
         except Exception as error:
             error.add_note(f"in the sky of seed {seed}")
             raise
+        if n == 0:
+            _commit(folder, todo[:ngroup], comm)
         if group.rank == 0:
-            folder.add(row, writer=comm.rank)
-            rows.append(row)
+            folder.add(rows[-1], writer=comm.rank)
         progress(min((n + 1) * ngroup, len(todo)), len(todo), f"sky {seed}")
+    if not mine:
+        _commit(folder, todo[:ngroup], comm)
     everything = comm.gather(rows)
     if everything is None:
         return None
     found = {row.seed: row for some in (done, *everything) for row in some}
     kept = [found[seed] for seed in table.seeds if seed in found]
-    return Skies(kept, constants(true_values(campaign.sky)))
+    return Skies(kept, _truth(campaign, kept[0].values))
+
+
+def require_groups(campaign: Campaign, size: int) -> None:
+    """Refuse a number of ranks that cannot be cut into groups of `ranks_per_sky`.
+
+    Raises:
+        ValueError: if they cannot.
+
+    Communication: none.
+    """
+    each = campaign.config.campaign.ranks_per_sky
+    if size % each:
+        raise ValueError(
+            f"`campaign.ranks_per_sky = {each}`: {size} rank"
+            f"{'' if size == 1 else 's'} cannot be cut into groups of so many: start a "
+            "multiple of it."
+        )
+
+
+def _commit(folder: SkyFolder, first: list[int], comm: Comm) -> None:
+    """Make the folder, once all groups have a sky. Communication: two barriers."""
+    comm.barrier()
+    if comm.rank == 0:
+        folder.commit(first)
+    comm.barrier()
+
+
+def _truth(campaign: Campaign, kinds: Iterable[str]) -> dict[str, float | None]:
+    """True values of the parameters that were fitted, as far as there are."""
+    truth = constants(true_values(campaign.sky))
+    laws = {table.label for table in campaign.run.component}
+    for kind in kinds:
+        head = kind.split(".")[0]
+        if head in SYSTEMATICS:
+            truth[kind] = SYSTEMATICS[head]
+        elif head not in laws:  # a global term: a simulated sky has none
+            truth[kind] = 0.0
+    return truth
 
 
 class _Worker:
@@ -92,9 +130,11 @@ class _Worker:
             self._sky = make_sky(config, group)
         else:
             self._sky = redraw(self._sky, config, group)
-        kept = self._campaign.config.output.results
+        observation = observe(config, self._sky, group)
+        said = {**observation.provenance, "run": self._campaign.run.provenance}
+        kept = self._folder.results
         result = separate(
-            observation=observe(config, self._sky, group),
+            observation=observation.replace(provenance=said),
             observed=self._mask,
             output=self._folder.result(seed) if kept else None,
             overwrite=kept,

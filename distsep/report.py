@@ -119,7 +119,11 @@ def pull_plot(pulls: Mapping[str, np.ndarray], path: str | Path) -> Path:
             axes.hist(np.clip(own, -5, 5), bins, density=True, color="0.75")
             axes.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), color="C3")
             axes.set_title(name, weight="bold", loc="left")
-            note = f"mean {own.mean():+.2f}, spread {own.std():.2f}"
+            note = f"mean {own.mean():+.2f}"
+            if len(own) > 1:
+                note += f", spread {own.std(ddof=1):.2f}"
+            if beyond := int((np.abs(own) > 5).sum()):
+                note += f", {beyond} beyond 5"
             axes.set_title(note, loc="right", fontsize=9.5, color="0.3")
             axes.set(xlim=(-5, 5), yticks=[], xlabel=_pull_of(name))
         for axes in grid.flat[len(pulls) :]:

@@ -14,8 +14,9 @@ from distsep.campaign import run_campaign
 from distsep.cli.app import app
 from distsep.config import ConfigError, read_campaign, read_sky
 from distsep.data.fits_out import write_maps
+from distsep.rows import SkyFolder, SkyRow
 from distsep.simulate import observe, simulate
-from distsep.skies import Skies, SkyFolder, SkyRow
+from distsep.skies import Skies
 from distsep.sky import make_sky, redraw
 
 SKY = """
@@ -88,8 +89,11 @@ def alone(tmp_path, monkeypatch):
 def run(comm, *overrides, overwrite=False):
     """One campaign of all ranks; its skies on rank 0."""
     campaign = read_campaign("campaign.toml", overrides)
-    folder = SkyFolder(campaign.config.output.folder, campaign.identity)
-    done = comm.bcast(folder.begin(overwrite) if comm.rank == 0 else None)
+    output = campaign.config.output
+    folder = SkyFolder(output.folder, campaign.identity, output.results)
+    folder, done = comm.bcast(
+        (folder, folder.begin(overwrite)) if comm.rank == 0 else None
+    )
     return run_campaign(campaign, folder, done, comm)
 
 
@@ -174,9 +178,12 @@ def test_ranks_may_share_a_sky(files, comm):
         assert all(row.converged for row in alone.rows)
 
 
-def test_ranks_that_cannot_be_grouped_are_refused(files, comm):
-    with pytest.raises(ValueError, match=f"ranks_per_sky = {comm.size + 1}.*multiple"):
-        run(comm, f"campaign.ranks_per_sky={comm.size + 1}")
+def test_ranks_that_cannot_be_grouped_are_refused(alone):
+    refused = command("--set", "campaign.ranks_per_sky=2")
+    assert refused.exit_code == 2
+    words = " ".join(refused.output.split())
+    assert "`campaign.ranks_per_sky = 2`: 1 rank cannot be cut" in words
+    assert not (alone / "campaign").exists()
 
 
 def test_a_campaign_that_was_cut_short_goes_on(files, comm):
@@ -187,8 +194,8 @@ def test_a_campaign_that_was_cut_short_goes_on(files, comm):
         text = writer.read_text()
         kept = [json.loads(line)["seed"] for line in text.splitlines() if line]
         writer.write_text(text[:-40])
-        folder = SkyFolder("campaign", {})
-        left = {row.seed for row in folder.rows()}
+        folder = SkyFolder("campaign", read_campaign("campaign.toml").identity)
+        left = {row.seed for row in folder.begin()}
         assert left == {3, 4, 5} - {kept[-1]}
     comm.barrier()
     again = run(comm)
@@ -230,7 +237,9 @@ def test_another_sky_is_not_added(alone):
     (alone / "sky.toml").write_text(SKY.replace("1.54", "1.6"))
     refused = command()
     assert refused.exit_code == 2
-    assert "another sky.toml" in " ".join(refused.output.split())
+    assert "another sky.toml: component: 1: options: beta_d" in " ".join(
+        refused.output.split()
+    )
     assert (alone / "campaign" / "skies.csv").read_text() == before
     assert command("--overwrite").exit_code == 0
     table = read_csv(alone / "campaign" / "skies.csv")
@@ -248,6 +257,85 @@ def test_a_damaged_campaign_is_refused(alone, content):
     assert "campaign.json is damaged" in " ".join(refused.output.split())
     assert (alone / "campaign" / "rows" / "00000.jsonl").exists()
     assert command("--overwrite", "--set", "campaign.skies=1").exit_code == 0
+
+
+def test_a_run_that_fails_at_once_costs_nothing(alone):
+    """With `--overwrite` too; and it may be corrected."""
+    (alone / "run.toml").write_text(RUN.replace("temp = 19.6", "temp = 19.5"))
+    assert command("--set", "campaign.skies=2").exit_code == 0
+    kept = {p: p.read_bytes() for p in sorted((alone / "campaign").rglob("*.*"))}
+    nothing = np.zeros((1, 12 * 16**2))
+    said = {"names": ["MASK"], "units": [""], "nside": 16, "coordsys": "G"}
+    write_maps("mask.fits", nothing, **said)
+    masked = '[observation]\nmask = "mask.fits"'
+    (alone / "run.toml").write_text(RUN.replace("[observation]", masked))
+    for flags in (("--overwrite",), ("-o", "new")):
+        refused = command("--set", "campaign.skies=2", *flags)
+        assert refused.exit_code == 2
+        assert "seed 3" in refused.output
+    assert {
+        p: p.read_bytes() for p in sorted((alone / "campaign").rglob("*.*"))
+    } == kept
+    assert not (alone / "new").exists()
+    (alone / "run.toml").write_text(RUN)
+    assert command("--set", "campaign.skies=2", "-o", "new").exit_code == 0
+
+
+def test_rows_of_another_campaign_are_none(alone):
+    """Of one that was replaced, and still adds its own."""
+    assert command("--set", "campaign.skies=2").exit_code == 0
+    old = SkyFolder("campaign", read_campaign("campaign.toml").identity)
+    row = old.begin()[0]
+    flags = ("--set", "campaign.skies=1", "--set", "sky.component.Dust.beta_d=1.7")
+    assert command(*flags, "--overwrite").exit_code == 0
+    old.add(replace(row, seed=4), writer=0)
+    done = command("--set", "campaign.skies=2", *flags[2:])
+    assert done.exit_code == 0
+    assert "1 of the skies already" in done.output
+    table = read_csv(alone / "campaign" / "skies.csv")
+    assert all(abs(float(row["Dust.beta_d"]) - 1.7) < 0.05 for row in table)
+
+
+def test_another_mask_of_the_same_name_is_another_campaign(alone):
+    said = {"names": ["MASK"], "units": [""], "nside": 16, "coordsys": "G"}
+    write_maps("mask.fits", np.ones((1, 3072)), **said)
+    masked = ("--set", "sky.sky.mask=mask.fits", "--set", "campaign.skies=1")
+    assert command(*masked).exit_code == 0
+    (alone / "mask.fits").unlink()
+    write_maps("mask.fits", np.arange(3072.0)[None] % 2, **said)
+    refused = command(*masked)
+    assert refused.exit_code == 2
+    assert "another file: mask.fits" in " ".join(refused.output.split())
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [{"seed": "x"}, {"values": 3}, {"errors": {}}, {"values": {}}, {"chi2": None}],
+)
+def test_a_harmed_row_is_made_again(alone, harm):
+    assert command("--set", "campaign.skies=3").exit_code == 0
+    before = (alone / "campaign" / "skies.csv").read_text()
+    path = alone / "campaign" / "rows" / "00000.jsonl"
+    lines = [line for line in path.read_text().splitlines() if line]
+    lines[0] = json.dumps({**json.loads(lines[0]), **harm})
+    path.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe")
+    again = command("--set", "campaign.skies=3")
+    assert again.exit_code == 0
+    assert "2 of the skies already" in again.output
+    columns = [row.split(",")[:6] for row in before.splitlines()]
+    after = (alone / "campaign" / "skies.csv").read_text().splitlines()
+    assert [row.split(",")[:6] for row in after] == columns
+
+
+def test_results_that_are_not_there_are_made(alone):
+    flags = ("--set", "campaign.skies=2")
+    assert command(*flags).exit_code == 0
+    assert command(*flags, "--set", "output.results=true").exit_code == 0
+    results = alone / "campaign" / "results"
+    assert {p.name for p in results.iterdir()} == {"000003.zarr", "000004.zarr"}
+    said = distsep.read(results / "000004.zarr").provenance
+    assert (said["seed"], said["overrides"]) == (4, ["sky.seed=4"])
+    assert "Synchrotron" in said["run"]["configuration"]
 
 
 def test_a_folder_of_other_files_is_left_alone(alone):
@@ -281,7 +369,7 @@ def test_the_command(alone):
     assert (folder / "pulls.png").stat().st_size > 10_000
     again = command("--set", "output.results=true", "--set", "campaign.skies=3")
     assert again.exit_code == 0
-    assert "3 skies already" in again.output
+    assert "3 of the skies already" in again.output
 
 
 def test_fits_that_do_not_converge_are_said(alone):
@@ -289,8 +377,22 @@ def test_fits_that_do_not_converge_are_said(alone):
     done = command("--set", "campaign.skies=2")
     assert done.exit_code == 3
     assert "2 skies, 0 converged" in done.output
-    assert "NOT CONVERGED: seeds 3, 4" in done.output
+    assert "left out: seeds 3, 4" in done.output
     assert len(read_csv(alone / "campaign" / "skies.csv")) == 2
+
+
+def test_keys_of_all_three_files_can_be_set(alone):
+    campaign = read_campaign(
+        "campaign.toml",
+        ["campaign.skies=7", "sky.sky.nside=8", "run.fit.solver=newton"],
+    )
+    assert campaign.config.campaign.skies == 7
+    assert campaign.sky.sky.nside == 8
+    assert campaign.run.fit.solver == "newton"
+    with pytest.raises(ConfigError, match="run.toml: fit.solver"):
+        read_campaign("campaign.toml", ["run.fit.solver=brent"])
+    with pytest.raises(ConfigError, match="campaign.run: is the file of"):
+        read_campaign("campaign.toml", ["campaign.run=sky.toml"])
 
 
 def test_mistakes_of_the_three_files_are_listed(alone):
@@ -302,7 +404,7 @@ def test_mistakes_of_the_three_files_are_listed(alone):
     words = str(error.value)
     assert "sky.toml: sky.nside" in words
     assert "run.toml: component.Dust.tmep" in words
-    assert "run.toml: instrument.preset" in words
+    assert "run.toml: instrument.preset: is known from the sky" in words
     with pytest.raises(ConfigError, match="campaign.sky: there is no file `gone.toml`"):
         read_campaign("campaign.toml", ['campaign.sky="gone.toml"'])
 
@@ -329,7 +431,7 @@ def test_pulls_and_moments_are_those_of_numpy():
     assert f"{mean:+.3f} +- {spread / 10:.3f}" in text
     assert f"{spread:.3f} +- {spread / np.sqrt(200):.3f}" in text
     assert "51 skies, 50 converged" in text
-    assert "NOT CONVERGED: seeds 50" in text
+    assert "left out: seeds 50" in text
 
 
 def test_what_varies_over_the_sky_has_no_pull():
@@ -339,11 +441,21 @@ def test_what_varies_over_the_sky_has_no_pull():
 
 
 def test_warnings_that_differ_in_numbers_are_counted_together():
-    rows = [row_of(n, [1.0], [0.1], warnings=[f"chi2 is {n}.5 off"]) for n in range(4)]
+    said = [f"A.x[{n}], A.x[{n + 1}]: an error over {n}.5" for n in range(4)]
+    rows = [row_of(n, [1.0], [0.1], warnings=[w]) for n, w in enumerate(said)]
     rows.append(row_of(9, [1.0], [0.1], warnings=["something else"]))
     text = Skies(rows, {}).text()
-    assert "warning, in 4 skies: chi2 is 0.5 off" in text
-    assert "warning, in 1 skies: something else" in text
+    assert f"warning, in 4 of them: {said[0]}" in text
+    assert "warning, in 1 of them: something else" in text
+    assert text.count("warning") == 2
+    assert "A.x is no parameter of the sky: no pull" in text
+
+
+def test_one_sky_has_a_line():
+    text = Skies([row_of(1, [1.25], [0.1])], {"A.x": 1.0}).text()
+    assert "1 sky, 1 converged" in text
+    assert "nan" not in text
+    assert "+2.50" in text
 
 
 # ---------------------------------------------------------------- the example
@@ -358,3 +470,22 @@ def test_the_example_is_a_good_campaign(tmp_path, monkeypatch):
     assert campaign.config.campaign.seeds == range(1, 101)
     assert campaign.sky_of(17).sky.seed == 17
     assert campaign.run.component[1].label == "Dust"
+
+
+def test_a_simulated_sky_has_no_monopole(alone):
+    """Global terms, and gains, have a truth as well: pulls are those of 0 and 1."""
+    more = """
+[[global]]
+kind = "monopole"
+bands = ["100"]
+[instrument]
+calibration = { bands = ["119"], std = 0.01 }
+"""
+    (alone / "run.toml").write_text(RUN + more)
+    assert command().exit_code == 0
+    text = (alone / "campaign" / "skies.txt").read_text()
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line}
+    assert lines["calibration.119"][1] == "1"
+    (monopole,) = [words for name, words in lines.items() if name.startswith("mono")]
+    assert monopole[1] == "0"
+    assert len(monopole) == len(lines["Dust.beta_d"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from distsep.cli import options as show
-from distsep.cli.options import Devices, LogFile, Overwrite, Quiet, Set
+from distsep.cli.options import Devices, LogFile, Overwrite, Quiet, Set, SetAny
 from distsep.cli.session import session
 
 app = typer.Typer(
@@ -121,7 +121,7 @@ def campaign(
         Path | None, show.output("output.folder of the file, or campaign")
     ] = None,
     overwrite: Overwrite = False,
-    set_: Set = None,
+    set_: SetAny = None,
     quiet: Quiet = False,
     log_file: LogFile = None,
     devices: Devices = None,
@@ -136,7 +136,8 @@ def campaign(
 
     `mpirun -n 4 distsep campaign campaign.toml`
 
-    `distsep campaign campaign.toml --set campaign.skies=10 -o try`
+    `distsep campaign campaign.toml --set campaign.skies=10 --set sky.sky.nside=16
+    -o try`
     """
     from distsep.cli import tasks
 

@@ -39,14 +39,25 @@ def output(default: str) -> Any:
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is already there.")
 ]
+
+
+def _set(words: str) -> Any:
+    """The option `--set`, with the words of its help."""
+    return typer.Option("--set", metavar="KEY=VALUE", help=words, show_default=False)
+
+
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a key of the file, e.g. fit.tolerance=1e-4 or "
-        "component.Dust.nu0=353. May be repeated.",
-        show_default=False,
+    _set(
+        "Change a key of the file, e.g. fit.tolerance=1e-4 or component.Dust.nu0=353. "
+        "May be repeated."
+    ),
+]
+SetAny = Annotated[
+    list[str] | None,
+    _set(
+        "Change a key of the file, e.g. campaign.skies=10, or of its sky and run, e.g. "
+        "sky.sky.nside=16 or run.fit.solver=newton. May be repeated."
     ),
 ]
 Quiet = Annotated[

@@ -24,7 +24,7 @@ NOT_CONVERGED = 3
 # What the system refuses the user, beside files that are missing or forbidden.
 _OF_FILES = (
     *(errno.ENOTDIR, errno.EISDIR, errno.EROFS),
-    *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT),
+    *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP),
 )
 
 
@@ -147,8 +147,9 @@ def _stop_all(current: Session, error: Exception) -> None:
 def in_words_of(error: Exception) -> str:
     """The message and its notes; of the system's own, without its number."""
     words = str(error)
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        words = f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        words = f"{where}{error.strerror}."
     return "\n".join([words, *getattr(error, "__notes__", ())])
 
 

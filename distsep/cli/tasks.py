@@ -26,7 +26,8 @@ from distsep.data.noise import in_words
 from distsep.data.observation import Observation
 from distsep.data.place import require_folder
 from distsep.data.store_header import NOISE_DIMS
-from distsep.skies import Skies, SkyFolder, SkyRow
+from distsep.rows import OUTPUTS, SkyFolder, SkyRow
+from distsep.skies import Skies
 
 _log = logging.getLogger(__name__)
 
@@ -150,18 +151,20 @@ def campaign(
     session: Session, path: Path, overrides: list[str], overwrite: bool
 ) -> None:
     """`distsep campaign`: leaves 3 as exit code if a fit did not converge."""
-    from distsep.campaign import run_campaign
+    from distsep.campaign import require_groups, run_campaign
 
     voice = session.voice
 
     def read() -> tuple[Campaign, SkyFolder, list[SkyRow]]:
         found = read_campaign(path, overrides)
-        folder = SkyFolder(found.config.output.folder, found.identity)
+        require_groups(found, session.comm.size)
+        output = found.config.output
+        folder = SkyFolder(output.folder, found.identity, output.results)
         return found, folder, folder.begin(overwrite)
 
     found, folder, done = session.together(read)
     if done:
-        voice.say(f"{folder.path} has {len(done)} skies already")
+        voice.say(f"{folder.path} has {len(done)} of the skies already")
     with voice.progress("campaign") as bar:
 
         def progress(done: int, of: int, words: str) -> None:
@@ -179,16 +182,16 @@ def _sum_up(session: Session, folder: SkyFolder, skies: Skies | None) -> int:
         return 0
     text = skies.text()
     session.voice.answer(text)
-    files = [folder.path / name for name in ("skies.csv", "skies.txt", "pulls.png")]
-    skies.write(files[0])
-    files[1].write_text(text)
+    table, words, picture = (folder.path / name for name in OUTPUTS)
+    skies.write(table)
+    words.write_text(text)
+    files = [table, words]
     if pulls := skies.pulls():
         from distsep.report import pull_plot
 
-        pull_plot(pulls, files[2])
+        files.append(pull_plot(pulls, picture))
     for file in files:
-        if file.exists():
-            session.voice.say(f"wrote {file}")
+        session.voice.say(f"wrote {file}")
     return 0 if len(skies.good) == len(skies.rows) else NOT_CONVERGED
 
 

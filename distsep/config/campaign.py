@@ -1,5 +1,6 @@
 """campaign.toml: many skies of one sky.toml, each separated as one run.toml says."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -72,16 +73,21 @@ class Campaign(NamedTuple):
         """What its skies have in common: rows of another are not added to its own."""
         run: Any = {"output": True, "observation": {"store"}}
         sky: Any = {"output": True, "sky": {"seed"}}
-        return {
+        tables = {
             self.config.campaign.sky: self.sky.model_dump(mode="json", exclude=sky),
             self.config.campaign.run: self.run.model_dump(mode="json", exclude=run),
         }
+        return {**tables, "file": dict(_files(tables))}
 
     def sky_of(self, seed: int) -> SkyConfig:
         """The configuration of one sky."""
-        return self.sky.model_copy(
+        found = self.sky.model_copy(
             update={"sky": self.sky.sky.model_copy(update={"seed": seed})}
         )
+        said = self.sky.provenance
+        own = [*said.get("overrides", ()), f"sky.seed={seed}"]
+        found._source = {**said, "overrides": own}
+        return found
 
 
 def read_campaign(path: str | Path, overrides: Sequence[str] = ()) -> Campaign:
@@ -89,18 +95,21 @@ def read_campaign(path: str | Path, overrides: Sequence[str] = ()) -> Campaign:
 
     Args:
         path: The file.
-        overrides: Assignments `section.key=value` to its own keys.
+        overrides: Assignments `section.key=value` to its own keys, or to those of the
+            other two: `sky.section.key=value`, `run.section.key=value`.
 
     Raises:
         ConfigError: listing all mistakes of the file; then those of the other two.
 
     Communication: none.
     """
-    config = read_tables(CampaignConfig, LawTable, path, overrides, _problems)
+    others = {name: [*_for(name, overrides)] for name in ("sky", "run")}
+    own = [o for o in overrides if not o.startswith(("sky.", "run."))]
+    config = read_tables(CampaignConfig, LawTable, path, own, _problems)
     problems: list[str] = []
-    sky = _collect(problems, config.campaign.sky, read_sky)
+    sky = _collect(problems, config.campaign.sky, read_sky, others["sky"])
     read_run = partial(_read_run, known=Known() if sky is None else _known(sky))
-    run = _collect(problems, config.campaign.run, read_run)
+    run = _collect(problems, config.campaign.run, read_run, others["run"])
     if sky is None or run is None:
         raise ConfigError(str(path), problems)
     return Campaign(config, sky, run)
@@ -110,21 +119,41 @@ def _problems(config: CampaignConfig) -> Iterator[Problem]:
     for key in ("sky", "run"):
         name = getattr(config.campaign, key)
         if not Path(name).expanduser().is_file():
-            yield ("campaign", key), f"there is no file `{name}`"
+            message = f"there is no file `{name}`: see launch/examples for one"
+            yield ("campaign", key), message
+    if Path(config.campaign.sky) == Path(config.campaign.run):
+        yield ("campaign", "run"), "is the file of `campaign.sky`: give one of its own"
 
 
-def _collect(problems: list[str], path: str, read: Any) -> Any:
+def _for(name: str, overrides: Sequence[str]) -> Iterator[str]:
+    """The assignments to the keys of one of the files."""
+    yield from (
+        o.removeprefix(f"{name}.") for o in overrides if o.startswith(f"{name}.")
+    )
+
+
+def _files(tables: Any) -> Iterator[tuple[str, str]]:
+    """The files that are named anywhere in tables, and what tells their content."""
+    if isinstance(tables, dict | list):
+        for own in tables.values() if isinstance(tables, dict) else tables:
+            yield from _files(own)
+    elif isinstance(tables, str) and (path := Path(tables).expanduser()).is_file():
+        with path.open("rb") as file:
+            yield tables, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _collect(problems: list[str], path: str, read: Any, overrides: list[str]) -> Any:
     """What a file says, or None and its mistakes."""
     try:
-        return read(Path(path).expanduser())
+        return read(Path(path).expanduser(), overrides)
     except ConfigError as error:
         problems += [f"{path}: {line}" for line in error.problems]
         return None
 
 
-def _read_run(path: Path, known: Known) -> RunConfig:
+def _read_run(path: Path, overrides: list[str], known: Known) -> RunConfig:
     problems = partial(run_problems, simulated=known)
-    return read_tables(RunConfig, ComponentTable, path, (), problems)
+    return read_tables(RunConfig, ComponentTable, path, overrides, problems)
 
 
 def _known(sky: SkyConfig) -> Known:

@@ -48,7 +48,7 @@ def data_problems(config: "RunConfig", simulated: Known | None = None) -> Any:
     if simulated is not None:
         if table.fits is not None:
             yield (*PLACE, "fits"), "is no simulated sky: leave it out"
-        yield from _known_already(config)
+        yield from _known_already(config, "the sky, its file says it")
         yield from _stokes(table.stokes, simulated.stokes)
         yield from file_problems(PLACE, table, "mask")
         sphere = {"nside": simulated.nside, "coordsys": simulated.coordsys}
@@ -67,21 +67,21 @@ def data_problems(config: "RunConfig", simulated: Known | None = None) -> Any:
 
 
 def _stored(config: "RunConfig") -> Any:
-    yield from _known_already(config)
+    yield from _known_already(config, "the store; it goes with `fits`")
     table = config.observation
     return (yield from _store(str(table.store), table.stokes))
 
 
-def _known_already(config: "RunConfig") -> Iterator[Problem]:
+def _known_already(config: "RunConfig", where: str) -> Iterator[Problem]:
     """Say what is given that the store, or the simulated sky, knows."""
     table = config.observation
     maps = ("unit", "ordering", "coordsys", "polcconv", "resolution")
     for key in (*maps, *NOISE_KEYS):
         if getattr(table, key) is not None:
-            yield (*PLACE, key), "is known from the store; it goes with `fits`"
+            yield (*PLACE, key), f"is known from {where}"
     if config.instrument.described:
         key = "preset" if config.instrument.preset is not None else "nu"
-        yield ("instrument", key), "is known from the store; it goes with `fits`"
+        yield ("instrument", key), f"is known from {where}"
 
 
 def _store(path: str, stokes: str | None) -> Any:
