@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 
+import healpy
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -264,7 +265,9 @@ def test_a_run_that_fails_at_once_costs_nothing(alone):
     (alone / "run.toml").write_text(RUN.replace("temp = 19.6", "temp = 19.5"))
     assert command("--set", "campaign.skies=2").exit_code == 0
     kept = {p: p.read_bytes() for p in sorted((alone / "campaign").rglob("*.*"))}
-    nothing = np.zeros((1, 12 * 16**2))
+    # Where the sky was not observed.
+    cells = healpy.query_strip(16, np.radians(85), np.radians(95), nest=False)
+    nothing = np.isin(np.arange(3072), healpy.ring2nest(16, cells))[None] * 1.0
     said = {"names": ["MASK"], "units": [""], "nside": 16, "coordsys": "G"}
     write_maps("mask.fits", nothing, **said)
     masked = '[observation]\nmask = "mask.fits"'
@@ -486,6 +489,8 @@ calibration = { bands = ["119"], std = 0.01 }
     text = (alone / "campaign" / "skies.txt").read_text()
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line}
     assert lines["calibration.119"][1] == "1"
-    (monopole,) = [words for name, words in lines.items() if name.startswith("mono")]
-    assert monopole[1] == "0"
-    assert len(monopole) == len(lines["Dust.beta_d"])
+    monopoles = [words for name, words in lines.items() if name.startswith("mono")]
+    assert len(monopoles) == 2  # Q and U
+    for words in monopoles:
+        assert words[1] == "0"
+        assert len(words) == len(lines["Dust.beta_d"])
