@@ -91,7 +91,9 @@ class SkyRow:
     @property
     def z(self) -> float:
         """Standard deviations that chi2 is above the degrees of freedom."""
-        return (self.chi2 - self.dof) / np.sqrt(2 * self.dof) if self.dof else np.nan
+        return (
+            (self.chi2 - self.dof) / np.sqrt(2 * self.dof) if self.dof > 0 else np.nan
+        )
 
 
 class SkyFolder:

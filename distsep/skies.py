@@ -48,9 +48,8 @@ class Skies:
         found = {}
         for kind in self.good[0].values if self.good else ():
             true = self.truth.get(kind)
-            if true is not None:
-                values, errors = self.of(kind)
-                found[kind] = ((values - true) / errors).ravel()
+            if true is not None and len(own := _pulls(*self.of(kind), true)):
+                found[kind] = own
         z = np.array([row.z for row in self.good])
         if np.isfinite(z).any():
             found["chi2"] = z[np.isfinite(z)]
@@ -83,20 +82,20 @@ class Skies:
         """Of one kind: patches are counted as so many skies."""
         values, errors = self.of(kind)
         true = self.truth.get(kind)
-        if not values.size:
+        if not np.isfinite(errors).any():
             return kind, "", "", "", "", "", ""
         scatter = np.sqrt(values.var(0, ddof=1).mean()) if len(values) > 1 else np.nan
         error = scatter / np.sqrt(values.size)
-        digits = _digits(error if np.isfinite(error) else errors.mean())
+        digits = _digits(error if np.isfinite(error) else np.nanmean(errors))
         mean = f"{values.mean():.{digits}f}"
         said = "varies" if true is None and kind in self.truth else ""
-        pull = _moments(((values - true) / errors).ravel()) if true is not None else ()
+        pull = _moments(_pulls(values, errors, true)) if true is not None else ()
         return (
             kind,
             f"{true:g}" if true is not None else said,
             f"{mean} +- {error:.{digits}f}" if np.isfinite(error) else mean,
             f"{scatter:.3g}" if np.isfinite(scatter) else "",
-            f"{np.sqrt(np.mean(errors**2)):.3g}",
+            f"{np.sqrt(np.nanmean(errors**2)):.3g}",
             *(pull or ("", "")),
         )
 
@@ -129,11 +128,17 @@ class Skies:
         return lines
 
 
+def _pulls(values: np.ndarray, errors: np.ndarray, true: float) -> np.ndarray:
+    """(values - truth) / errors where there are errors."""
+    known = errors > 0  # NaN: none
+    return (values[known] - true) / errors[known]
+
+
 def _moments(x: np.ndarray) -> tuple[str, str]:
     """Mean and standard deviation, with their errors, in words."""
     n = len(x)
     if n < 2:
-        return f"{x.mean():+.2f}", ""
+        return f"{x.mean():+.2f}" if n else "", ""
     spread = x.std(ddof=1)
     digits = _digits(spread / np.sqrt(n))
     return (

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import healpy
@@ -412,6 +416,26 @@ def test_mistakes_of_the_three_files_are_listed(alone):
         read_campaign("campaign.toml", ['campaign.sky="gone.toml"'])
 
 
+@pytest.mark.slow
+def test_an_interrupted_campaign_says_so_and_goes_on(alone):
+    """In one line, with what was done."""
+    arguments = ["campaign", "campaign.toml", "--set", "campaign.skies=500"]
+    program = [sys.executable, "-m", "distsep", *arguments]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as process:
+        rows = alone / "campaign" / "rows" / "00000.jsonl"
+        for _ in range(600):
+            if rows.exists() and rows.stat().st_size:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.split() == ["error:", "interrupted."]
+    done = command("--set", "campaign.skies=2")
+    assert done.exit_code == 0
+    assert "of the skies already" in done.output
+
+
 # -------------------------------------------------------------- the statistics
 
 
@@ -435,6 +459,14 @@ def test_pulls_and_moments_are_those_of_numpy():
     assert f"{spread:.3f} +- {spread / np.sqrt(200):.3f}" in text
     assert "51 skies, 50 converged" in text
     assert "left out: seeds 50" in text
+
+
+def test_values_without_an_error_have_no_pull():
+    rows = [row_of(n, [1.1, 1.0], [0.1, np.nan], dof=0) for n in range(3)]
+    skies = Skies(rows, {"A.x": 1.0})
+    np.testing.assert_allclose(skies.pulls()["A.x"], 1.0)
+    assert "chi2" not in skies.pulls()
+    assert "nan" not in skies.text()
 
 
 def test_what_varies_over_the_sky_has_no_pull():

@@ -1,7 +1,7 @@
 """One run of the command: ranks, voice, and the exit code whatever happens.
 
 Exit codes: 0 done; 1 unexpected error, with its traceback; 2 bad input, with one
-message; 3 the fit did not converge (its result is written).
+message; 3 the fit did not converge (its result is written); 130 interrupted.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 NOT_CONVERGED = 3
+INTERRUPTED = 130
 
 # What the system refuses the user, beside files that are missing or forbidden.
 _OF_FILES = (
@@ -102,6 +103,11 @@ def session(
             except RefusedError as error:
                 voice.fail(str(error))
                 current.code = BAD_INPUT
+            except KeyboardInterrupt:
+                if comm.size > 1:
+                    raise  # for `guard`
+                voice.fail("interrupted.")
+                current.code = INTERRUPTED
             except Exception as error:
                 if not is_bad_input(error):
                     raise

@@ -28,6 +28,8 @@ def guard(comm: Comm) -> Iterator[None]:
     except BaseException as error:
         if comm.size == 1:
             raise
+        if isinstance(error, KeyboardInterrupt):
+            comm.stop("distsep: interrupted, all ranks stop.", _exit_code(error))
         trace = "".join(traceback.format_exception(error))
         words = f"distsep: rank {comm.rank} of {comm.size} failed, all ranks stop."
         comm.stop(f"{words}\n{trace}", _exit_code(error))
