@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distsep.data.place import require_folder
+from distsep.data.place import aside, require_folder
 from distsep.data.result import Result
 
 _MARK, _ROWS, _RESULTS = "campaign.json", "rows", "results"
@@ -171,9 +171,8 @@ class SkyFolder:
         if not self._is_new:
             return
         mark = {"number": self._number, "files": self._identity}
-        part = self._mark.with_suffix(".part")
-        part.write_text(json.dumps(mark, indent=1))
-        part.replace(self._mark)
+        with aside(self._mark) as new:
+            new.write_text(json.dumps(mark, indent=1))
 
     def _clear(self, kept: set[str]) -> None:
         """Delete what the campaign that is replaced has made, but for these results."""

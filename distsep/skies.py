@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distsep.data.place import aside
 from distsep.rows import SkyRow
 from distsep.table import aligned
 
@@ -62,15 +63,13 @@ class Skies:
         columns = [(k, i) for k in kinds for i in range(len(self.rows[0].values[k]))]
         many = {k: len(self.rows[0].values[k]) > 1 for k in kinds}
         names = [f"{k}[{i}]" if many[k] else k for k, i in columns]
-        part = path.with_suffix(".part")
-        with part.open("w", newline="") as file:
+        with aside(path) as new, new.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow([*heads, *names, *(f"sigma {name}" for name in names)])
             for row in self.rows:
                 own = [row.values[k][i] for k, i in columns]
                 errors = [row.errors[k][i] for k, i in columns]
                 table.writerow([*(getattr(row, h) for h in heads), *own, *errors])
-        part.replace(path)
 
     def text(self) -> str:
         """The statistics of all skies, as lines."""

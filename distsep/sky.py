@@ -189,7 +189,7 @@ def make_sky(
     amplitudes = []
     for n, law in enumerate(components):
         progress(n, len(components), f"drawing {law.name}")
-        amplitudes.append(_amplitude(config, n, law, seeds[n], comm))
+        amplitudes.append(_strength(config, n, law, seeds[n], comm))
     cell_ids, weight = observed_pixels(config)
     depth = np.stack([instrument.depth(letter) for letter in sky.stokes], axis=1)
     return Sky(
@@ -221,7 +221,7 @@ def redraw(sky: Sky, config: SkyConfig, comm: Comm | None = None) -> Sky:
     amplitudes = [
         old
         if seeds[n] == sky.seeds[n]
-        else _amplitude(config, n, sky.mixing.components[n], seeds[n], comm)
+        else _strength(config, n, sky.mixing.components[n], seeds[n], comm)
         for n, old in enumerate(sky.amplitudes)
     ]
     return replace(sky, amplitudes=tuple(amplitudes), seed=config.sky.seed, seeds=seeds)
@@ -283,7 +283,7 @@ def _law(table: SkyComponentTable) -> Component:
     return law
 
 
-def _amplitude(
+def _strength(
     config: SkyConfig, n: int, law: Component, seed: int, comm: Comm
 ) -> Amplitude:
     """How strong component `n` is. Communication: a broadcast of its map, if any."""

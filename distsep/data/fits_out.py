@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from distsep.data import healpix
+from distsep.data.place import aside
 
 
 def write_maps(
@@ -96,20 +97,9 @@ def write_maps(
     ]:
         hdu.header[card] = value
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_aside(hdu, path)
-    return path
-
-
-def _write_aside(hdu: Any, path: Path) -> None:
-    """Write a file under another name first: there is never half of it."""
-    new = path.with_name(f".{path.name}.new")
-    try:
+    with aside(path) as new:
         hdu.writeto(new, overwrite=True)
-        new.replace(path)
-    except OSError as error:  # a full disk does not say of which file
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        new.unlink(missing_ok=True)
+    return path
 
 
 def _column(name: str, unit: str, samples: np.ndarray):

@@ -1,6 +1,8 @@
 """Where a store, or a file, may be written: nothing of value is ever replaced."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,26 @@ def require_folder(directory: str | Path) -> None:
         )
     if (refusal := _closed(path / "files")) is not None:
         raise refusal
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Write a file under another name first: there is never half of it.
+
+    Yields:
+        The name to write under; it becomes `path` at the end of the block.
+
+    Raises:
+        OSError: of the system, naming `path`.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        yield new
+        new.replace(path)
+    except OSError as error:  # a full disk does not say of which file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _store_among(*paths: Path) -> Path | None:

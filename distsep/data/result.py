@@ -178,12 +178,7 @@ class Result:
 
         Communication: collective, as `separate`.
         """
-        if self.applier is None:
-            raise ValueError(
-                "`Result.apply`: this result was read or copied and has no weights: "
-                "call it on what `separate` returned."
-            )
-        return self.applier(self, observation, output)
+        return self._applier("Result.apply")(self, observation, output)
 
     @property
     def weights(self) -> np.ndarray:
@@ -202,23 +197,28 @@ class Result:
 
         Communication: collective, as `separate`: one pass for each band.
         """
-        apply, _ = self._with_weights("Result.weights")
+        apply, _ = self._with_maps("Result.weights")
         maps = [apply(self, band).amplitudes for band in range(len(self.bands))]
         return np.stack(maps, axis=1)
 
-    def _with_weights(self, what: str) -> tuple[Callable, np.ndarray]:
-        """What applies the weights, and the amplitudes; refuse a result without."""
+    def _applier(self, what: str) -> Callable:
+        """What applies the weights; refuse a result without."""
         if self.applier is None:
             raise ValueError(
                 f"`{what}`: this result was read or copied and has no weights: call it "
                 "on what `separate` returned."
             )
+        return self.applier
+
+    def _with_maps(self, what: str) -> tuple[Callable, np.ndarray]:
+        """What applies the weights, and the amplitudes; refuse a result without."""
+        apply = self._applier(what)
         if self.amplitudes is None:
             raise ValueError(
                 f"`{what}`: the maps are too large to stay in memory: call "
                 "`apply(maps, output=...)` and go on from there."
             )
-        return self.applier, self.amplitudes
+        return apply, self.amplitudes
 
     def bias(self, foregrounds: Any, truth: np.ndarray) -> tuple:
         r"""Residuals that foregrounds leave in the amplitudes: systematic, statistical.
@@ -245,7 +245,7 @@ class Result:
         References:
             Stompor et al. (2016), PRD 94, 083526.
         """
-        apply, found = self._with_weights("Result.bias")
+        apply, found = self._with_maps("Result.bias")
         truth = np.asarray(truth)
         good = truth.dtype.kind in "iuf" and truth.shape == found.shape
         if not good or not np.isfinite(truth[np.isfinite(found)]).all():

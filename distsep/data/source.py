@@ -135,7 +135,24 @@ class StoreSource:
         return self.header.read_pixels(*self._runs[part])
 
 
-class PairSource:
+class _OfSamePixels:
+    """Other maps of the samples of a source, with its noise."""
+
+    def __init__(self, first: Any):
+        self.header, self.resident = first.header, first.resident
+        self.complete, self.number = first.complete, first.number
+        self._first = first
+
+    def pixels(self, part: int) -> Observation:
+        """Return the pixel numbers of a part."""
+        return self._first.pixels(part)
+
+    def npix(self, part: int) -> int:
+        """Return the number of pixels of a part."""
+        return self._first.npix(part)
+
+
+class PairSource(_OfSamePixels):
     """Other maps of the same samples, with the noise of the first.
 
     Args:
@@ -154,9 +171,7 @@ class PairSource:
                 "`distsep.open_observation(path)`, got "
                 f"{type(observation).__name__}."
             )
-        self.header, self.resident = first.header, first.resident
-        self.complete = first.complete
-        self.number, self._first = first.number, first
+        super().__init__(first)
         one, other = first.header, observation
         for what in ("nside", "stokes", "coordsys"):
             if getattr(one, what) != getattr(other, what):
@@ -196,16 +211,8 @@ class PairSource:
             )
         return one.replace(d=d)
 
-    def pixels(self, part: int) -> Observation:
-        """Return the pixel numbers of a part."""
-        return self._first.pixels(part)
 
-    def npix(self, part: int) -> int:
-        """Return the number of pixels of a part."""
-        return self._first.npix(part)
-
-
-class OnesSource:
+class OnesSource(_OfSamePixels):
     """Maps that are 1 in one band, and 0 in the others that observed a sample.
 
     Args:
@@ -214,10 +221,8 @@ class OnesSource:
     """
 
     def __init__(self, first: Any, band: int):
-        self.header, self.resident = first.header, first.resident
-        self.complete, self.number = first.complete, first.number
-        self._first, self._band = first, band
-        self.pixels, self.npix = first.pixels, first.npix
+        super().__init__(first)
+        self._band = band
 
     def load(self, part: int) -> Observation:
         """Return them where the first were observed, NaN elsewhere."""
