@@ -4,6 +4,7 @@ Pure jax functions of one block, run on the devices: sorts the samples into lane
 whitens them where their noise has one shape, and puts zeros where nothing was observed.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -102,8 +103,8 @@ def chunked(block: Block, lanes: int) -> Block:
     """
 
     def cut(x):
-        width = min(lanes, x.shape[-1] // block.pool.shape[0])
         nrow, nlane = x.shape
+        width = math.gcd(lanes, nlane // block.pool.shape[0])
         return jnp.moveaxis(x.reshape(nrow, nlane // width, width), 1, 0)
 
     return jax.tree.map(cut, block._replace(pool=None))._replace(pool=block.pool)

@@ -163,7 +163,7 @@ class ReducedData:
         n = int(round(roots.shape[1] ** 0.5))
         self.rows, self.template = npool * n, tuple(template)
         # A chunk for each pool: whole vectors for the compiled kernels.
-        own = native.usable() and n <= native.LANES
+        own = native.usable() and n <= native.MOST_LANES
         x = np.zeros((npool, n, -(-n // native.WIDTH) * native.WIDTH if own else n))
         x[..., :n] = np.swapaxes(roots.reshape(npool, n, n), 1, 2)
         pool = np.arange(npool, dtype=np.int32)

@@ -20,7 +20,8 @@ from jax import Array
 from distsep.native.build import library
 
 WIDTH = 8  # lanes of a vector
-LANES = 64  # of a chunk
+LANES = 16  # of a chunk: then a pass reads memory from end to end
+MOST_LANES = 64
 MOST_COMPONENTS = 6
 MOST_ENTRIES = 64
 NAMES = ("value_gradient", "curvature", "root", "amplitudes")

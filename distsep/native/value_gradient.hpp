@@ -36,7 +36,6 @@ class ValueGradient {
       : p_(p),
         wide_(C + p.ntemplate),
         first_moves_(p.moves(0)),
-        products_(scratch(p.nrow * NT)),
         model_(scratch(p.nrow * p.ntemplate)),
         data_(scratch(p.ntemplate ? p.nrow * CHUNK : 0)),
         residual_(scratch(p.w ? 0 : p.nrow * CHUNK)),
@@ -65,15 +64,22 @@ class ValueGradient {
   template <Kind K>
   void tile(long pool, long first, long nchunk, double* out) {
     const double* A = p_.A + pool * p_.nrow * C;
-    for (int f = 0, k = 0; K != WHITE && f < p_.nrow; ++f)
-      for (int i = 0; i < C; ++i)
-        for (int j = 0; j <= i; ++j) products_[k++] = A[f * C + i] * A[f * C + j];
     p_.model(pool, p_.nrow, p_.ntemplate, model_.get());
     std::fill_n(G_.get(), p_.nrow * wide_ * WIDTH, 0.0);
     Vec value = all(0.0);
-    for (long c = first; c < first + nchunk; ++c) value += chunk<K>(A, c);
+    for (long c = first; c < first + nchunk; ++c) {
+      if (c == first + nchunk - 1) {
+        fetch(p_.dA + pool * p_.nrow * p_.nentry, p_.nrow * p_.nentry);
+        fetch(A + p_.nrow * C, p_.nrow * C);  // of the next pool, in all likelihood
+      }
+      value += chunk<K>(A, c);
+    }
     out[0] = 0.5 * sum(value);
     gradient(pool, out + 1);
+  }
+
+  static void fetch(const double* table, long size) {
+    for (long k = 0; k < size; k += WIDTH) __builtin_prefetch(table + k);
   }
 
   template <Kind K>
@@ -82,7 +88,6 @@ class ValueGradient {
     const double* d = p_.d + c * p_.nrow * n;
     const double* w = K == WHITE ? nullptr : p_.w + c * p_.nrow * n;
     const double* t = p_.t + c * nt * n;
-    const double* seen = d;  // what is fetched ahead
     if (nt) {
       for (int f = 0; f < p_.nrow; ++f)
         for (int v = 0; v < n; v += WIDTH) {
@@ -98,46 +103,40 @@ class ValueGradient {
       if constexpr (K == WHITE)
         white<2>(A, d, t, v, chi2);
       else
-        lanes<K, 2>(A, d, w, t, seen, v, chi2);
+        lanes<K, 2>(A, d, w, t, v, chi2);
     }
     for (; v < n; v += WIDTH) {
       if constexpr (K == WHITE)
         white<1>(A, d, t, v, chi2);
       else
-        lanes<PLAIN, 1>(A, d, w, t, seen, v, chi2);
+        lanes<K, 1>(A, d, w, t, v, chi2);
     }
     return chi2;
   }
 
-  // Amplitudes and weighted residuals of U vectors of lanes.
+  // Amplitudes and weighted residuals of U vectors of lanes. Nothing is fetched ahead:
+  // a processor foresees two runs of memory that are read from end to end.
   template <Kind K, int U>
   inline __attribute__((always_inline)) void lanes(const double* A, const double* d,
                                                    const double* w, const double* t,
-                                                   const double* seen, int v,
-                                                   Vec& chi2) {
+                                                   int v, Vec& chi2) {
     const int n = p_.nlane;
-    // The next chunk, from its beginning to its end while this one is read.
-    const long ahead = static_cast<long>(p_.nrow) * (n + v);
     Vec m[NT][U], s[C][U];
     for (int u = 0; u < U; ++u) {
       for (int k = 0; k < NT; ++k) m[k][u] = all(0.0);
       for (int k = 0; k < C; ++k) s[k][u] = all(0.0);
     }
-    for (int f = 0; f < p_.nrow; ++f) {
-      Vec weight[U], wd[U];
+    for (int f = 0; f < p_.nrow; ++f)
       for (int u = 0; u < U; ++u) {
-        __builtin_prefetch(w + ahead + (f * U + u) * WIDTH, 0, 2);
-        __builtin_prefetch(seen + ahead + (f * U + u) * WIDTH, 0, 2);
-        weight[u] = at(w + f * n + v + u * WIDTH);
-        wd[u] = weight[u] * at(d + f * n + v + u * WIDTH);
+        const int at_lane = f * n + v + u * WIDTH;
+        const Vec weight = at(w + at_lane), x = at(d + at_lane);
+        for (int i = 0, k = 0; i < C; ++i) {
+          const Vec wa = K == FLAT && !i ? weight : all(A[f * C + i]) * weight;
+          for (int j = 0; j <= i; ++j, ++k)
+            m[k][u] += K == FLAT && !j ? wa : all(A[f * C + j]) * wa;
+          s[i][u] += wa * x;
+        }
       }
-      for (int k = 0; k < NT; ++k)
-        for (int u = 0; u < U; ++u)
-          m[k][u] += K == FLAT && !k ? weight[u] : all(products_[f * NT + k]) * weight[u];
-      for (int k = 0; k < C; ++k)
-        for (int u = 0; u < U; ++u)
-          s[k][u] += K == FLAT && !k ? wd[u] : all(A[f * C + k]) * wd[u];
-    }
     for (int u = 0; u < U; ++u) {
       Vec x[C], lower[NT];
       for (int k = 0; k < NT; ++k) lower[k] = m[k][u];
@@ -224,7 +223,7 @@ class ValueGradient {
   const Weighted& p_;
   int wide_;
   bool first_moves_;
-  Scratch products_, model_, data_, residual_, G_;
+  Scratch model_, data_, residual_, G_;
 };
 
 }  // namespace distsep
