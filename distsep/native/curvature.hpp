@@ -57,6 +57,10 @@ class Curvature {
     for (int c = 0; c < C; ++c) s[c] = all(0.0);
     for (int f = 0; f < nrow; ++f) {
       const long from = (chunk * nrow + f) * n + v;
+      // The next chunk, from its beginning to its end while this one is read.
+      const long ahead = (chunk + 1) * nrow * n + nrow * v + f * WIDTH;
+      __builtin_prefetch(p_.d + ahead, 0, 2);
+      if (p_.w) __builtin_prefetch(p_.w + ahead, 0, 2);
       Vec x = at(p_.d + from);
       const Vec weight = p_.w ? at(p_.w + from) : all(1.0);
       for (int k = 0; k < nt; ++k) x -= all(model_[f * nt + k]) * at(t + k * n);
