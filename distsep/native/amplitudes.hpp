@@ -38,8 +38,9 @@ class Amplitudes {
         const int count =
             static_cast<int>(std::min<long>(CHUNK, (tile + 1) * size - lane));
         fetch_(b, tile, lane, count, x_.get(), root_.get());
+        Ahead next = fetch_.ahead(CHUNK);
         for (int v = 0; v < CHUNK; v += 2 * WIDTH)
-          chi2 += lanes(x_.get() + v, root_.get() + v, out_.get() + v);
+          chi2 += lanes(x_.get() + v, root_.get() + v, out_.get() + v, next);
         spread(count, maps);
       }
     }
@@ -55,7 +56,7 @@ class Amplitudes {
   }
 
   // Two vectors of lanes: amplitudes and chi2 into `out`; returns the sum of chi2.
-  Vec lanes(double* d, const double* root, double* out) const {
+  Vec lanes(double* d, const double* root, double* out, Ahead& next) const {
     const int nt = m_.ntemplate;
     for (int f = 0; f < m_.nrow; ++f)
       for (int k = 0; k < nt; ++k)
@@ -66,7 +67,10 @@ class Amplitudes {
     // Once more by y: removes what rounding left along A.
     Vec z[C][2], y[C][2], chi2[2] = {all(0.0), all(0.0)};
     project<C, 2>(Q_, m_.nrow, d, CHUNK, z, y,
-                  [&](int, int u, Vec r) { chi2[u] += r * r; });
+                  [&](int, int u, Vec r) {
+                    next.one();
+                    chi2[u] += r * r;
+                  });
     for (int c = 0; c < C; ++c)
       for (int u = 0; u < 2; ++u) {
         z[c][u] += y[c][u];

@@ -5,6 +5,7 @@
 #include "amplitudes.hpp"
 #include "calls.hpp"
 #include "curvature.hpp"
+#include "pages.hpp"
 #include "root.hpp"
 #include "share.hpp"
 #include "value_gradient.hpp"
@@ -192,6 +193,7 @@ ffi::Error amplitudes(Threads threads, ffi::AnyBuffer d, F64 t, F64 weight, S32 
   if (!is(*out, {ncomp + 1, m.ngroup, m.npix}) || !is(*chi2, {nblock}))
     return wrong("out");
   double *maps_to = out->typed_data(), *chi2_to = chi2->typed_data();
+  distsep::on_large_pages(maps_to, out->size_bytes());
   return distsep::for_components(ncomp, [&]<int C>() {
     distsep::share(threads, nblock, m.nlane, [=, &m, &w] {
       return [=, kernel = distsep::Amplitudes<C>(m, w)](long first, long last) mutable {

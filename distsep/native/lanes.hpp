@@ -99,6 +99,27 @@ struct Whitened {
   int padded() const { return (entries() + 3) / 4 * 4; }
 };
 
+// Lines of memory that are fetched one by one, a few of each of many rows: each row is a
+// stream of its own, too many for the processor to foresee, and it drops what it is
+// asked for all at once.
+class Ahead {
+ public:
+  Ahead() = default;
+  Ahead(const char* row, long stride, int lines, int nrow)
+      : row_(row), stride_(stride), lines_(lines), left_(nrow) {}
+
+  void one() {
+    if (!left_) return;
+    __builtin_prefetch(row_ + 64 * line_, 0, 2);
+    if (++line_ == lines_) line_ = 0, row_ += stride_, --left_;
+  }
+
+ private:
+  const char* row_ = nullptr;
+  long stride_ = 0;
+  int lines_ = 0, left_ = 0, line_ = 0;
+};
+
 // Puts up to CHUNK lanes of one tile, whitened, into `x` (row, CHUNK), the templates
 // after the rows of the data, and the root of their weights into `root` (CHUNK): what
 // is fetched is still in first-level cache when it is used.
@@ -120,6 +141,14 @@ class Fetch {
     for (int k = 0; k < m_.ntemplate; ++k)
       row(m_.t + k * wide, count, 1.0, root, x + (m_.nrow + k) * CHUNK);
     if (m_.dense) mix(white, x);
+  }
+
+  // The chunk so many lanes further, if it is a run of pixels.
+  Ahead ahead(long lanes) const {
+    if (m_.index) return Ahead();
+    const long real = m_.single ? sizeof(float) : sizeof(double);
+    const char* from = static_cast<const char*>(m_.d) + (at_[0] + lanes) * real;
+    return Ahead(from, m_.ngroup * m_.npix * real, CHUNK * real / 64, m_.nrow);
   }
 
   // Place of each lane that was fetched in (group, pixel), -1 = empty.
@@ -172,11 +201,7 @@ class Fetch {
         x[l] = at_[l] < 0 ? 0.0 : static_cast<double>(map[at_[l]]);
       finish(x, count, factor, root, x);
     } else {
-      const Real* from = map + at_[0];
-      // Each row is a stream of its own: too many for the processor to foresee.
-      for (int l = 0; l < CHUNK; l += 64 / sizeof(Real))
-        __builtin_prefetch(from + 2 * CHUNK + l, 0, 2);
-      finish(from, count, factor, root, x);
+      finish(map + at_[0], count, factor, root, x);
     }
   }
 

@@ -103,7 +103,7 @@ class Root {
       const int count = static_cast<int>(std::min<long>(CHUNK, size - lane));
       fetch_(b, tile, tile * size + lane, count, x_.get(), root_.get());
       if (whitened) multiply(x_.get());
-      square(whitened ? y_.get() : x_.get());
+      square(whitened ? y_.get() : x_.get(), fetch_.ahead(CHUNK * stride));
     }
     const double* from = sums_.get();
     for (int i = 0; i < padded_; i += 4)
@@ -137,25 +137,36 @@ class Root {
       }
   }
 
-  // Add y y^T, four rows by four at a time.
-  void square(const double* y) {
+  // Add y y^T, four rows by four at a time; meanwhile the next chunk is fetched.
+  void square(const double* y, Ahead next) {
     double* to = sums_.get();
-    for (int i = 0; i < padded_; i += 4)
-      for (int j = 0; j <= i; j += 4, to += 16 * WIDTH) {
-        Vec g[4][4];
-        for (int a = 0; a < 4; ++a)
-          for (int c = 0; c < 4; ++c) g[a][c] = at(to + (4 * a + c) * WIDTH);
-        for (int v = 0; v < CHUNK; v += WIDTH) {
-          Vec left[4];
-          for (int a = 0; a < 4; ++a) left[a] = at(y + (i + a) * CHUNK + v);
-          for (int c = 0; c < 4; ++c) {
-            const Vec right = at(y + (j + c) * CHUNK + v);
-            for (int a = 0; a < 4; ++a) g[a][c] += left[a] * right;
-          }
-        }
-        for (int a = 0; a < 4; ++a)
-          for (int c = 0; c < 4; ++c) put(to + (4 * a + c) * WIDTH, g[a][c]);
+    for (int i = 0; i < padded_; i += 4) {
+      const double* own = y + i * CHUNK;
+      for (int j = 0; j < i; j += 4, to += 16 * WIDTH)
+        add_product<false>(own, y + j * CHUNK, to, next);
+      add_product<true>(own, own, to, next);
+      to += 16 * WIDTH;
+    }
+  }
+
+  // Add x y^T, of four rows each; of x x^T the lower triangle.
+  template <bool Same>
+  static void add_product(const double* x, const double* y, double* to, Ahead& next) {
+    const auto width = [](int a) { return Same ? a + 1 : 4; };
+    Vec g[4][4];
+    for (int a = 0; a < 4; ++a)
+      for (int c = 0; c < width(a); ++c) g[a][c] = at(to + (4 * a + c) * WIDTH);
+    for (int v = 0; v < CHUNK; v += WIDTH) {
+      next.one(), next.one();
+      Vec left[4];
+      for (int a = 0; a < 4; ++a) left[a] = at(x + a * CHUNK + v);
+      for (int c = 0; c < 4; ++c) {
+        const Vec right = Same ? left[c] : at(y + c * CHUNK + v);
+        for (int a = Same ? c : 0; a < 4; ++a) g[a][c] += left[a] * right;
       }
+    }
+    for (int a = 0; a < 4; ++a)
+      for (int c = 0; c < width(a); ++c) put(to + (4 * a + c) * WIDTH, g[a][c]);
   }
 
   // T <- T diag(scale) L, L L^T the scaled Gram matrix plus a shift; smallest pivot of
