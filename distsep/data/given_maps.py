@@ -1,6 +1,6 @@
 """Maps as a caller gives them: checked, and put into the order used inside.
 
-One map after the other: temporaries of all at once would take their memory twice.
+Map by map: temporaries of all at once would take their memory twice.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import numpy as np
 
 from distsep.data import pages
 from distsep.data.healpix import UNSEEN, filled, refuse_masked
+from distsep.data.together import each_map
 from distsep.model.mistakes import unit_of
 
 LARGEST = 1e20
@@ -45,11 +46,15 @@ def checked_maps(maps: Any, nfreq: int, stokes: str) -> tuple[np.ndarray, np.nda
             f"got {d.shape}."
         )
     missing, huge = np.zeros(d.shape, bool), []
-    for k in np.ndindex(*d.shape[:2]):
+
+    def plain(k):  # neither comparison holds for NaN, nor for UNSEEN
         one = d[k]
-        # Neither comparison holds for NaN, nor for UNSEEN.
-        if not one.size or (-LARGEST <= one.min() and one.max() <= LARGEST):
+        return not one.size or (-LARGEST <= one.min() and one.max() <= LARGEST)
+
+    for k, is_plain in zip(np.ndindex(*d.shape[:2]), each_map(plain, d), strict=True):
+        if is_plain:
             continue
+        one = d[k]
         missing[k] = ~(np.abs(one) <= LARGEST)
         odd = one[missing[k]]
         odd = odd[~np.isnan(odd)]
@@ -134,10 +139,13 @@ def taken(
         scale: Factor of each band, (freq,).
     """
     out = pages.empty((*d.shape[:-1], len(index)), d.dtype)
-    for k in np.ndindex(*d.shape[:-1]):
+
+    def take(k):
         np.take(d[k], index, out=out[k], mode="clip")
         if scale[k[0]] != 1:
             out[k] *= d.dtype.type(scale[k[0]])
         if missing[k].any():
             out[k][missing[k][index]] = np.nan
+
+    each_map(take, out)
     return out

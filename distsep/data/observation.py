@@ -21,6 +21,7 @@ from distsep.data.given_maps import (
 )
 from distsep.data.healpix import refuse_masked, ring_to_nest
 from distsep.data.noise import Noise, described_noise, variance_maps
+from distsep.data.together import each_map
 from distsep.model.instrument import Instrument
 from distsep.model.mistakes import is_number
 from distsep.model.units import COMPTON_UNIT, MAP_UNITS, check_unit
@@ -220,9 +221,11 @@ class Observation:
         out = pages.empty((*values.shape[:-1], self.caller_npix or 0), values.dtype)
         if len(self.caller_index) < out.shape[-1]:
             out.fill(np.nan)
-        # Map by map: several times faster than all at once.
-        for k in np.ndindex(*values.shape[:-1]):
+
+        def put(k):  # map by map: several times faster than all at once
             out[k][self.caller_index] = values[k]
+
+        each_map(put, values)
         return out
 
     def replace(self, **changes) -> "Observation":
