@@ -77,6 +77,7 @@ class Objective:
             self.pool_label = np.zeros(len(self.index), int)
         self.nblocks = int(self.label.max(initial=-1)) + 1
         self.gauge = np.zeros((parameters.number, 0))
+        self._has_priors = bool(parameters.prior_precision.any())
 
     @cached_property
     def wide(self) -> np.ndarray:
@@ -85,7 +86,7 @@ class Objective:
 
     def _prior(self, x):
         p = self.parameters
-        if not (self.gauge.size or p.prior_precision.any()):
+        if not (self.gauge.size or self._has_priors):
             return np.zeros(len(x)), np.zeros(len(x))
         off = x - p.prior_mean
         along = self.gauge @ (self.gauge.T @ x)

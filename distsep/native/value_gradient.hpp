@@ -65,7 +65,10 @@ class ValueGradient {
   void tile(long pool, long first, long nchunk, double* out) {
     const double* A = p_.A + pool * p_.nrow * C;
     p_.model(pool, p_.nrow, p_.ntemplate, model_.get());
-    std::fill_n(G_.get(), p_.nrow * wide_ * WIDTH, 0.0);
+    // A vector at a time: of so few numbers `memset` is slow, and so is what follows.
+    for (int f = 0; f < p_.nrow; ++f)
+      for (int c = K == FLAT; c < wide_; ++c)
+        put(G_.get() + (f * wide_ + c) * WIDTH, all(0.0));
     Vec value = all(0.0);
     for (long c = first; c < first + nchunk; ++c) {
       if (c == first + nchunk - 1) {
@@ -83,7 +86,7 @@ class ValueGradient {
   }
 
   template <Kind K>
-  Vec chunk(const double* A, long c) {
+  inline __attribute__((always_inline)) Vec chunk(const double* A, long c) {
     const int n = p_.nlane, nt = p_.ntemplate;
     const double* d = p_.d + c * p_.nrow * n;
     const double* w = K == WHITE ? nullptr : p_.w + c * p_.nrow * n;
