@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from distsep.data.source import ahead
+from distsep.data.together import ahead
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

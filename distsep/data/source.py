@@ -4,9 +4,6 @@ A part is a run of whole blocks that is in memory at once: all pixels of the ran
 one run of chunks of a store that is read again at every pass.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -230,20 +227,6 @@ class OnesSource(_OfSamePixels):
         ones = np.zeros(one.d.shape)
         ones[self._band] = 1.0
         return one.replace(d=np.where(np.isnan(one.d), np.nan, ones))
-
-
-def ahead(function: Callable, items: Iterable, workers: int = 1) -> Iterator:
-    """Yield `function(item)` in order; so many threads make the next meanwhile."""
-    coming: deque[Future] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for item in items:
-            full = len(coming) > workers  # one waits, so that no thread does
-            result = coming.popleft().result() if full else None
-            coming.append(pool.submit(function, item))
-            if full:
-                yield result
-        while coming:
-            yield coming.popleft().result()
 
 
 def placed(obs: Observation, rank: int, npix: list[int]) -> Observation:

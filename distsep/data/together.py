@@ -1,7 +1,8 @@
-"""Work on maps, one by one, shared out over the cores of this process."""
+"""Work of several threads at once: on parts of the data, and on maps."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,20 @@ import numpy as np
 from distsep.parallel.threads import cores
 
 _ENOUGH = 2**20  # numbers of all maps: what takes longer than starting threads
+
+
+def ahead(function: Callable, items: Iterable, workers: int = 1) -> Iterator:
+    """Yield `function(item)` in order; so many threads make the next meanwhile."""
+    coming: deque[Future] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            full = len(coming) > workers  # one waits, so that no thread does
+            result = coming.popleft().result() if full else None
+            coming.append(pool.submit(function, item))
+            if full:
+                yield result
+        while coming:
+            yield coming.popleft().result()
 
 
 def each_map(work: Callable[[tuple[int, ...]], Any], maps: np.ndarray) -> list[Any]:
@@ -26,8 +41,6 @@ def each_map(work: Callable[[tuple[int, ...]], Any], maps: np.ndarray) -> list[A
     Communication: none.
     """
     numbers = np.ndindex(*maps.shape[:-1])
-    threads = cores()
-    if maps.size < _ENOUGH or threads == 1:
+    if maps.size < _ENOUGH or (threads := cores()) == 1:
         return list(map(work, numbers))
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, numbers))
+    return list(ahead(work, numbers, threads))

@@ -18,7 +18,7 @@ from distsep.data.informed import dense_rows
 from distsep.data.layout import Layout, Pieces
 from distsep.data.observation import Observation
 from distsep.data.samples import rows
-from distsep.data.source import ahead
+from distsep.data.together import ahead
 from distsep.inference.likelihood import Block, Tables
 from distsep.inference.model import Model
 from distsep.inference.native_sums import native_kernel

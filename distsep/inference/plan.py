@@ -28,7 +28,7 @@ from distsep.data.layout import (
     tile_pools,
 )
 from distsep.data.samples import patterns, rows
-from distsep.data.source import ahead
+from distsep.data.together import ahead
 from distsep.inference.model import in_batches
 from distsep.inference.packing import Whitening
 from distsep.inference.passes import Part

@@ -21,7 +21,7 @@ from distsep.native.build import library
 
 WIDTH = 8  # lanes of a vector
 LANES = 16  # of a chunk: then a pass reads memory from end to end
-MOST_LANES = 64
+MOST_LANES = 64  # `CHUNK` in lanes.hpp
 MOST_COMPONENTS = 6
 MOST_ENTRIES = 64
 NAMES = ("value_gradient", "curvature", "root", "amplitudes")

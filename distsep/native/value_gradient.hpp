@@ -72,8 +72,8 @@ class ValueGradient {
     Vec value = all(0.0);
     for (long c = first; c < first + nchunk; ++c) {
       if (c == first + nchunk - 1) {
-        fetch(p_.dA + pool * p_.nrow * p_.nentry, p_.nrow * p_.nentry);
-        fetch(A + p_.nrow * C, p_.nrow * C);  // of the next pool, in all likelihood
+        foresee(p_.dA + pool * p_.nrow * p_.nentry, p_.nrow * p_.nentry);
+        foresee(A + p_.nrow * C, p_.nrow * C);  // of the next pool, in all likelihood
       }
       value += chunk<K>(A, c);
     }
@@ -81,7 +81,8 @@ class ValueGradient {
     gradient(pool, out + 1);
   }
 
-  static void fetch(const double* table, long size) {
+  // Have a table in cache before it is needed.
+  static void foresee(const double* table, long size) {
     for (long k = 0; k < size; k += WIDTH) __builtin_prefetch(table + k);
   }
 
@@ -117,8 +118,8 @@ class ValueGradient {
     return chi2;
   }
 
-  // Amplitudes and weighted residuals of U vectors of lanes. Nothing is fetched ahead:
-  // a processor foresees two runs of memory that are read from end to end.
+  // Amplitudes and weighted residuals of U vectors of lanes. No sample is fetched
+  // ahead: a processor foresees two runs of memory that are read from end to end.
   template <Kind K, int U>
   inline __attribute__((always_inline)) void lanes(const double* A, const double* d,
                                                    const double* w, const double* t,
