@@ -4,6 +4,7 @@ Import this first: it sets the threads of the numerical libraries before they st
 """
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -11,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,9 +23,12 @@ from typing import Any
 # One thread for BLAS: cores are given to devices, ranks and workers, and counted.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# A worker's share of the processor, before any thread is started.
+# A worker's share of the processor, before any thread is started. Where memory is short
+# the system ends the worker, and the benchmark says so.
 if "BENCH_CORES" in os.environ:
     os.sched_setaffinity(0, json.loads(os.environ["BENCH_CORES"]))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -113,6 +118,8 @@ def worker(script: str, task: dict[str, Any], *, cores: int | None = None, **how
     except subprocess.TimeoutExpired:
         return {"failed": f"not done in {how['timeout']:.0f} s"}
     lines = [x for x in done.stdout.splitlines() if x.startswith("{")]
+    if done.returncode == -signal.SIGKILL:
+        return {"failed": "killed: not enough memory"}
     if done.returncode or not lines:
         words = done.stderr.strip().splitlines() or ["no answer"]
         named = [x for x in words if re.match(r"\w*(Error|Exception)\b", x)]

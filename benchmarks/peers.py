@@ -14,6 +14,9 @@ QUOTED_FIT = {64: 3.8, 128: 19.5, 256: 276.0}
 QUOTED_FIT_PATCHES = {64: 11.0, 128: 22.7, 256: 55.0}
 QUOTED_VALUE_GRADIENT = {64: 0.74, 128: 3.3, 256: 17.7}
 
+# Seconds after which no further repeat is begun.
+MOST = 200.0
+
 
 def run(
     args: Any, name: str, task: str, data: Path, *, cores: int = 1, repeats: int = 3
@@ -38,7 +41,7 @@ def run(
     threads = {k: str(cores) for k in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return bench.worker(
         f"peer_{name}.py",
-        {"task": task, "data": str(data), "repeats": repeats},
+        {"task": task, "data": str(data), "repeats": repeats, "most": MOST},
         python=PYTHON,
         cores=cores,
         timeout=args.peer_seconds,

@@ -171,8 +171,9 @@ def main():
             rows,
         ),
         f"{peers.version(args, 'furax')}, {peers.version(args, 'fgbuster')}; `off`: "
-        "largest error of the gradient, relative to its largest component. Not run "
-        f"above nside {args.most_peer}.\n",
+        "largest error of the gradient, relative to its largest component. At most "
+        f"three repeats after the first call, none begun after {peers.MOST:.0f} s; not "
+        f"run above nside {args.most_peer}.\n",
         bench.table(
             [
                 "parameters",

@@ -84,9 +84,14 @@ class Objective:
         """True for each independent block whose sparse factor would fill in."""
         return fill.widths(self.index, self.label, fill.WIDEST) > fill.WIDEST
 
+    @property
+    def _beside_data(self) -> bool:
+        """Whether anything but the data has a say."""
+        return self._has_priors or self.gauge.size > 0
+
     def _prior(self, x):
         p = self.parameters
-        if not (self.gauge.size or self._has_priors):
+        if not self._beside_data:
             return np.zeros(len(x)), np.zeros(len(x))
         off = x - p.prior_mean
         along = self.gauge @ (self.gauge.T @ x)
@@ -96,8 +101,11 @@ class Objective:
     def value_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """Value and gradient at x. Communication: one pass."""
         rows = self.passes(block_value_gradient, x)
-        value, gradient = self._prior(x)
-        return value.sum() + rows[:, 0].sum(), gradient + self._scatter(rows[:, 1:])
+        value, gradient = rows[:, 0].sum(), self._scatter(rows[:, 1:])
+        if not self._beside_data:
+            return value, gradient
+        prior, slope = self._prior(x)
+        return value + prior.sum(), gradient + slope
 
     def point(self, x: np.ndarray) -> Point:
         """Everything at x. Communication: one pass."""
