@@ -12,6 +12,7 @@ QUESTIONS = (
     "1_fit_global",
     "2_fit_patches",
     "3_value_gradient",
+    "3_value_gradient_peers",
     "4_scaling",
     "5_end_to_end",
     "6_gpu_kernels",
