@@ -103,10 +103,8 @@ def _truth(campaign: Campaign, kinds: Iterable[str]) -> dict[str, float | None]:
     laws = {table.label for table in campaign.run.component}
     for kind in kinds:
         head = kind.split(".")[0]
-        if head in SYSTEMATICS:
-            truth[kind] = SYSTEMATICS[head]
-        elif head not in laws:  # a global term: a simulated sky has none
-            truth[kind] = 0.0
+        if head not in laws:  # no gain is off, and a simulated sky has no global term
+            truth[kind] = SYSTEMATICS.get(head, 0.0)
     return truth
 
 

@@ -34,7 +34,7 @@ from distsep.maps import source_of
 from distsep.parallel import comm as ranks
 from distsep.parallel import mesh as meshes
 from distsep.parallel import one_blas_thread
-from distsep.problem import Problem, bandpass_warnings, misfit, set_up
+from distsep.problem import Problem, misfit, set_up
 
 # What each rank may give as it has it.
 _OF_A_RANK = ("observation", "observed", "comm", "devices", "tell")
@@ -190,7 +190,7 @@ def separate(
 
     counts = comm.sum(np.array([*plan.count, plan.few], float))
     message, warnings = describe(objective, found, errors, tolerance, int(counts[2]))
-    warnings += bandpass_warnings(problem.mixing, parameters.split(found.x))
+    warnings += problem.warnings(parameters.split(found.x))
     warnings += uncorrelated(errors) if amplitude_covariance else []
     decided = estimated(objective, errors)
     dof = int(counts[0] - problem.ncolumn * counts[1]) - decided

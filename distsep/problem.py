@@ -41,6 +41,7 @@ class Problem(NamedTuple):
         model: Tables of the pools.
         own: Tables of the pools of this rank's samples.
         ncolumn: Amplitudes that are free in every sample.
+        unstarted: Parameters that start at 1 because nothing else was said.
     """
 
     mixing: MixingMatrix
@@ -51,6 +52,7 @@ class Problem(NamedTuple):
     model: Model
     own: Model
     ncolumn: int
+    unstarted: tuple[str, ...]
 
     @property
     def nstokes(self) -> int:
@@ -99,6 +101,11 @@ class Problem(NamedTuple):
                 "bands, so nothing can be pooled. Leave `reduce` out."
             )
         return False
+
+    def warnings(self, parameters: Mapping[str, Any]) -> list[str]:
+        """What the user should hear of the model, at the parameters that were found."""
+        found = bandpass_warnings(self.mixing, parameters)
+        return [*start_warnings(self.unstarted), *found]
 
     def pixel_source(self, maps: Any) -> PairSource | OnesSource:
         """Other maps of the pixels of this problem, with its noise.
@@ -199,7 +206,8 @@ def set_up(components: Any, source: Any, *, comm: Any, **asked: Any) -> Problem:
             "give `priors`."
         )
     own = model.of(plan.own) if len(plan.own) < plan.pools.number else model
-    return Problem(mixing, terms, parameters, where, plan, model, own, ncolumn)
+    none = tuple(n for n in mixing.unstarted if n not in (request.start or {}))
+    return Problem(mixing, terms, parameters, where, plan, model, own, ncolumn, none)
 
 
 def _at_start(mixing: MixingMatrix, start: Any, regional: Sequence[int]) -> np.ndarray:
@@ -245,6 +253,17 @@ def misfit(chi2: float, dof: int, estimated: int) -> list[str]:
             "noise is larger than stated; the errors do not hold."
         ]
     return []
+
+
+def start_warnings(unstarted: Sequence[str]) -> list[str]:
+    """Say which parameters started where nobody has said that they should."""
+    if not unstarted:
+        return []
+    return [
+        f"{', '.join(unstarted)} started at 1, for want of a start: far from the "
+        "truth a fit may end in another optimum, with components exchanged. Give "
+        "`start={...}` or `Component(defaults={...})`."
+    ]
 
 
 def bandpass_warnings(mixing: MixingMatrix, parameters: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """Arguments of the wrong kind, and ranks that were asked different things."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import bits
@@ -112,6 +113,61 @@ def test_a_store_that_lost_samples_after_it_was_written(
     store = distsep.open_observation(tmp_path / "sky.zarr")
     with pytest.raises(ValueError, match=r"sky.zarr is damaged .*hold NaN.*again"):
         distsep.separate(LAWS, store, priors=PRIOR)
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("nu", {"nu": 1.2 * NU}),
+        ("bandpass", {"nu": NU, "bandpass": [([0.8 * v, v], [1, 2]) for v in NU]}),
+    ],
+)
+def test_weights_are_of_the_bands_that_were_fitted(fitted, what, changes):
+    other = distsep.Instrument(**changes, bands=fitted.bands)
+    with pytest.raises(ValueError, match=f"another `{what}` than those of the fit"):
+        fitted.apply(observe(instrument=other))
+
+
+@pytest.mark.parametrize("name", ["a/b", "/../../elsewhere"])
+def test_names_are_no_paths(name):
+    """Arrays and files are named after components and bands."""
+    for make in (
+        lambda: distsep.Dust(353.0, name=name),
+        lambda: distsep.Line({"100": 1.0}, name=name),
+        lambda: distsep.Line({name: 1.0}),
+        lambda: distsep.Instrument(NU, bands=[name, *"bcdefg"]),
+        lambda: distsep.separate(LAWS, observe(), global_terms=monopole(name=name)),
+    ):
+        with pytest.raises(ValueError, match="without .*slashes"):
+            make()
+
+
+def test_a_start_that_nobody_gave_is_named():
+    """Far from the truth a fit may end where components are exchanged."""
+
+    def warned(defaults=None, **given):
+        law = distsep.Component("(nu/nu0)**b", name="Law", nu0=20.0, defaults=defaults)
+        laws = [distsep.CMB(), law]
+        prior = {"Law.b": (-3.0, 0.1)}
+        warnings = distsep.separate(laws, observe(), priors=prior, **given).warnings
+        return [words for words in warnings if "started at 1" in words]
+
+    (words,) = warned()
+    assert words.startswith("Law.b started at 1")
+    assert not warned({"b": -3.0})
+    assert not warned({"b": 1.0})
+    assert not warned(start={"Law.b": -3.0})
+
+
+def test_a_share_of_the_pixels_is_no_whole_sky():
+    """Each rank would fit its own, and say nothing."""
+    maps = np.random.default_rng(5).normal(size=(7, 2, 12 * 32**2))
+    given: Any = {"stokes": "QU", "nside": 32, "noise_variance": 1.0}
+    whole = distsep.Observation(maps, distsep.Instrument(NU), **given)
+    for rank in range(2):
+        share = whole.share(SimpleNamespace(rank=rank, size=2))
+        with pytest.raises(ValueError, match="share of one of several ranks.*comm="):
+            distsep.separate(LAWS, share, priors=PRIOR)
 
 
 @pytest.mark.parametrize("cells", [[], np.arange(47), np.arange(1, 48)])

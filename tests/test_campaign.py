@@ -510,6 +510,18 @@ def test_the_example_is_a_good_campaign(tmp_path, monkeypatch):
     assert campaign.run.component[1].label == "Dust"
 
 
+def test_a_component_may_be_called_like_a_gain(alone):
+    """Its parameters have no truth of 1."""
+    named = RUN.replace('kind = "Dust"', 'kind = "Dust"\nname = "calibration"')
+    (alone / "run.toml").write_text(named)
+    assert command().exit_code == 0
+    text = (alone / "campaign" / "skies.txt").read_text()
+    lines = [x.split() for x in text.splitlines() if x.startswith("calibration")]
+    assert lines
+    for words in lines:
+        assert words[1] != "1"
+
+
 def test_a_simulated_sky_has_no_monopole(alone):
     """Global terms, and gains, have a truth as well: pulls are those of 0 and 1."""
     more = """

@@ -182,6 +182,14 @@ class PairSource(_OfSamePixels):
                 f"{', '.join(one.instrument.bands)}; got "
                 f"{', '.join(other.instrument.bands)}."
             )
+        ours, its = one.instrument.to_dict(), other.instrument.to_dict()
+        for what in ("nu", "bandpass", *(["response"] if ours["bandpass"] else [])):
+            if ours[what] != its[what]:
+                raise ValueError(
+                    f"`apply(observation)`: its bands have another `{what}` than those "
+                    "of the fit, and the weights are of those. Give these maps the "
+                    "instrument they were fitted with, or fit them again."
+                )
         if isinstance(other, Observation):
             self._other = ArraySource(other)
         else:

@@ -21,6 +21,7 @@ from distsep.model.mistakes import (
     is_number,
     number_mistakes,
     start_mistakes,
+    word_mistakes,
 )
 from distsep.model.quadrature import Quadrature
 from distsep.model.syntax import FormulaError, short
@@ -101,6 +102,7 @@ class Component:
             self.parameters = tuple(n for n in names if n not in values)
             self.fixed = {n: values[n] for n in names if n in values}
             self.defaults = {n: float(defaults.get(n, 1)) for n in self.parameters}
+            self.unstarted = tuple(n for n in self.parameters if n not in defaults)
             self.bounds = {n: pair(bounds.get(n)) for n in self.parameters}
             limits = {n: pair(bounds.get(n)) for n in self.fixed}
             mistakes = start_mistakes(self.defaults, self.bounds)
@@ -112,8 +114,7 @@ class Component:
 
     def _unit_mistakes(self) -> list[str]:
         mistakes = []
-        if not isinstance(self.name, str) or not self.name or "." in self.name:
-            mistakes.append(f"`name` should be a word without dots; got {self.name!r}")
+        mistakes += word_mistakes("name", self.name)
         if self.nu0 is not None and not (is_number(self.nu0) and self.nu0 > 0):
             mistakes.append(f"`nu0` should be a positive frequency; got {self.nu0!r}")
         elif self.nu0 is not None and self.nu0 > units.LARGEST_NU:

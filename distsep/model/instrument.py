@@ -70,6 +70,11 @@ class Instrument:
             )
         if len(self.bands) != nf or len(set(self.bands)) != nf:
             mistakes.append(f"`bands` should be {nf} different names; got {self.bands}")
+        elif any("/" in band for band in self.bands):
+            mistakes.append(
+                f"`bands` should be names without slashes, for files are named after "
+                f"them; got {self.bands}"
+            )
         elif negative := self._negative():
             mistakes.append(
                 f"{negative} should not be negative (NaN says that one is not known)"

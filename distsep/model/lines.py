@@ -13,6 +13,7 @@ from distsep.model.mistakes import (
     fixed_mistakes,
     number_mistakes,
     start_mistakes,
+    word_mistakes,
 )
 from distsep.model.quadrature import Quadrature
 
@@ -71,6 +72,8 @@ class Line:
         given = {**(fixed or {}), **keywords}
         defaults, bounds = defaults or {}, bounds or {}
         mistakes = [] if self.lines else ["`lines` is empty"]
+        mistakes += word_mistakes("name", name)
+        mistakes += [w for line in self.lines for w in word_mistakes("lines", line)]
         mistakes += number_mistakes({**given, **defaults})
         mistakes += [
             f"`{key}` is not among the ratios of these lines: {', '.join(ratios)}"

@@ -67,6 +67,13 @@ def listed(values: Any) -> list[Any]:
     return [values] if single else list(values)
 
 
+def word_mistakes(argument: str, word: Any) -> list[str]:
+    """Say if something cannot be part of the name of a parameter, and of its array."""
+    if isinstance(word, str) and word and not {".", "/"} & set(word):
+        return []
+    return [f"`{argument}` should be a word without dots and slashes; got {word!r}"]
+
+
 def number_mistakes(values: Mapping[str, Any]) -> list[str]:
     """Values that are not finite numbers; None is no value."""
     return [

@@ -112,6 +112,17 @@ class MixingMatrix:
         if mistakes:
             raise InputError("MixingMatrix(...)", *mistakes)
 
+    @property
+    def unstarted(self) -> tuple[str, ...]:
+        """Names of the parameters whose start nobody has given."""
+        first: dict[str, bool] = {}  # of those that laws share, that of the first
+        for component, source in zip(self.components, self._sources, strict=True):
+            none = getattr(component, "unstarted", ())
+            for name, place in source.items():
+                if isinstance(place, int):
+                    first.setdefault(self.names[place], name in none)
+        return tuple(name for name, none in first.items() if none)
+
     @cached_property
     def _content(self) -> tuple[Any, ...]:
         """What A(beta) is made of: equal matrices share their compiled programs."""

@@ -234,6 +234,8 @@ def _term_mistakes(n: int, term: Any) -> list[str]:
             f"Template(...) or Regional(...); got {term!r:.80}"
         ]
     wrong, prior, where = [], term.prior, f"`{type(term).__name__}(...)`"
+    if isinstance(name := getattr(term, "name", None), str) and "/" in name:
+        wrong.append(f"{where}: `name` should be a word without slashes; got {name!r}")
     if prior is not None and not _is_prior(prior):
         wrong.append(
             f"{where}: `prior` should be (mean, std), finite and std > 0; got {prior!r}"
