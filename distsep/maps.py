@@ -38,12 +38,12 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
         first, last = observation.grid.rank_chunks(comm.rank, comm.size)
         return StoreSource(observation, first, last, observed)
     _require_one_sky(observation, comm)
-    whole = observation.grid.npix
-    if comm.size == 1 and observation.npix < whole and whole > 1:
+    if comm.size == 1 and observation.is_share:
         raise ValueError(
-            f"`separate(observation=...)`: these are {observation.npix} of the {whole} "
-            "pixels of a data set, the share of one of several ranks, and this is one "
-            "process: give `comm=distsep.parallel.world()`, or the whole observation."
+            f"`separate(observation=...)`: these are {observation.npix} of the "
+            f"{observation.grid.npix} pixels of a data set, the share of one of "
+            "several ranks, and this is one process: give "
+            "`comm=distsep.parallel.world()`, or the whole observation."
         )
     if observed is not None:
         own = observation.caller_index

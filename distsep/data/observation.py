@@ -233,6 +233,11 @@ class Observation:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return self.from_canonical(**{**fields, **changes})
 
+    @property
+    def is_share(self) -> bool:
+        """Whether these are some of the pixels of a data set, those of one rank."""
+        return self.grid.npix != max(self.npix, 1)
+
     def share(self, comm: Any) -> "Observation":
         """Return the pixels of one rank, of maps that every rank has whole.
 
@@ -247,7 +252,7 @@ class Observation:
 
         Communication: none.
         """
-        if self.grid.npix != max(self.npix, 1):
+        if self.is_share:
             raise ValueError(
                 f"`Observation.share(comm)` expected the {self.grid.npix} pixels of "
                 f"the whole data set, this has {self.npix} of them: share it once."

@@ -113,8 +113,7 @@ class Component:
             raise ValueError(f"`Component(name={name!r})`: {'; '.join(mistakes)}.")
 
     def _unit_mistakes(self) -> list[str]:
-        mistakes = []
-        mistakes += word_mistakes("name", self.name)
+        mistakes = word_mistakes("name", self.name)
         if self.nu0 is not None and not (is_number(self.nu0) and self.nu0 > 0):
             mistakes.append(f"`nu0` should be a positive frequency; got {self.nu0!r}")
         elif self.nu0 is not None and self.nu0 > units.LARGEST_NU:
