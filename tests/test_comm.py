@@ -197,7 +197,8 @@ def test_a_failure_on_one_rank_ends_all_ranks(mpirun, tmp_path, failure, words):
             comm = world()
             with guard(comm):
                 comm.sum(np.ones(3))
-                print("start", time.time(), flush=True)
+                sys.stdout.write(f"start {{time.time()}}\\n")  # one write: whole lines
+                sys.stdout.flush()
                 if comm.rank == 1:
                     {failure}
                 comm.sum(np.ones(3))
