@@ -47,7 +47,7 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
         )
     if observed is not None:
         own = observation.caller_index
-        own = observation.cell_ids.astype(np.int64) if own is None else own
+        own = observation.cell_ids if own is None else own
         observation = observation.used(observed[own])
     observation = observation.replace(noise=one_noise(observation, comm))
     npix = comm.allgather(observation.npix)
@@ -80,15 +80,12 @@ def _mask(observed: Any, observation: Observation | StoredObservation) -> np.nda
 
 def _require_one_sky(observation: Observation, comm: Any) -> None:
     """Refuse ranks that hold parts of different skies. Communication: an allgather."""
-    instrument = observation.instrument
     what = {
         "nside": observation.nside,
         "stokes": observation.stokes,
         "coordsys": observation.coordsys,
-        "bands": instrument.bands,
-        "nu": instrument.nu.tolist(),
-        "response": instrument.response,
-        "bandpass": instrument.bandpass,
+        **observation.instrument.spectral,
+        "bandpass": observation.instrument.bandpass,  # arrays have few words
     }
     words = {name: in_words(value) for name, value in what.items()}
     for name, rank, other, first in differences(comm, words):

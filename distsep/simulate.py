@@ -13,7 +13,7 @@ from distsep.config.sky import SkyConfig
 from distsep.data.noise import Noise
 from distsep.data.observation import Observation
 from distsep.data.observation_store import ObservationWriter
-from distsep.data.store_header import Truth
+from distsep.data.zarr_header import Truth
 from distsep.parallel import Comm, serial
 from distsep.sky import Sky, make_sky
 
@@ -97,7 +97,7 @@ def _header(config: SkyConfig, sky: Sky) -> Observation:
     return Observation.from_canonical(
         d=np.zeros((*sky.sigma.shape, 0), config.sky.dtype),
         noise=Noise(1 / sky.sigma**2, "uniform", weight),
-        cell_ids=np.zeros(0, np.uint64),
+        cell_ids=np.zeros(0, np.int64),
         grid=sky.grid,
         start=0,
         instrument=sky.mixing.instrument,

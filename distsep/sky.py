@@ -93,7 +93,7 @@ class Sky:
         Communication: none.
         """
         start, stop = self.grid.chunk_range(chunk)
-        cells = self.cell_ids[start:stop].astype(np.int64)
+        cells = self.cell_ids[start:stop]
         beta = {
             name: value if np.ndim(value) == 0 else value[cells]
             for name, value in self.values.items()
@@ -269,7 +269,7 @@ def observed_pixels(
             use &= mask[ids]
         if weight is not None:
             use &= weight[ids] > 0
-        kept.append(ids[use].astype(np.uint64))
+        kept.append(ids[use])
     cell_ids = np.concatenate(kept)
     if not len(cell_ids):
         raise ValueError("`[sky]`: the latitude, mask and hits leave no pixel.")

@@ -71,6 +71,14 @@ def test_what_is_none_is_said(wrong, words):
         distsep.separate(LAWS, observe(), **wrong)
 
 
+@pytest.mark.usefixtures("untyped")
+def test_words_are_not_taken_for_yes():
+    word: Any = "no"
+    term = distsep.Template(np.ones(NPIX), common=word)
+    with pytest.raises(ValueError, match="`common` should be True or False; got 'no'"):
+        distsep.separate(LAWS, observe(), global_terms=[term])
+
+
 def test_nothing_is_nothing(fitted):
     """`None` where something may be left out is the same as leaving it out."""
     result = distsep.separate(
@@ -243,18 +251,21 @@ def test_ranks_that_were_asked_different_things(name, one, other, comm):
         distsep.separate(observation=bits.part("idle", comm), **given)
 
 
+WIDE: dict[str, Any] = {"bandpass": [(nu * np.array([0.8, 1.2]), [1, 1]) for nu in NU]}
+
+
 @pytest.mark.parametrize(
-    ("what", "change"),
+    ("what", "one", "other"),
     [
-        ("bandpass", {"bandpass": [(nu * np.array([0.8, 1.2]), [1, 1]) for nu in NU]}),
-        ("response", {"response": "weights"}),
-        ("bands", {"bands": tuple("abcdefg")}),
+        ("bandpass", {}, WIDE),
+        ("response", WIDE, WIDE | {"response": "weights"}),
+        ("bands", {}, {"bands": tuple("abcdefg")}),
     ],
 )
-def test_ranks_of_another_instrument(what, change, comm):
+def test_ranks_of_another_instrument(what, one, other, comm):
     last = comm.rank == comm.size - 1 and comm.size > 1
     cells = np.array_split(np.arange(NPIX), comm.size)[comm.rank]
-    mine = observe(cells, instrument=distsep.Instrument(NU, **change if last else {}))
+    mine = observe(cells, instrument=distsep.Instrument(NU, **other if last else one))
     if comm.size == 1:
         return
     with pytest.raises(

@@ -524,11 +524,33 @@ def test_a_temperature_that_is_not_measured_is_said():
         ({"global_terms": [distsep.Template("a")]}, r"`map` should be numbers, \(pix"),
         ({"global_terms": [distsep.Template(np.ones((1, 2, 3)))]}, "`map` should be"),
         ({"global_terms": ["monopole"]}, r"`global_terms\[0\]` should be a Monopole"),
+        ({"global_terms": [distsep.Monopole(["40", 0])]}, "`bands` names 40 twice"),
+        ({"global_terms": [distsep.Monopole(stokes="")]}, "`stokes` should be letters"),
+        (
+            {"global_terms": [distsep.Template(np.ones((2, NPIX)), stokes="Q")]},
+            "`stokes` chooses those of a map that has none: leave it out",
+        ),
     ],
 )
 def test_values_of_another_kind(arguments, words):
     with pytest.raises(ValueError, match=words):
         fit(**arguments)
+
+
+def test_the_order_of_a_template_on_some_pixels_is_that_of_the_maps():
+    """What is said of it would not be read."""
+    obs = distsep.Observation(
+        np.random.default_rng(3).normal(size=(len(NU), 2, 40)),
+        distsep.Instrument(NU),
+        stokes="QU",
+        nside=NSIDE,
+        ordering="NEST",
+        cell_ids=np.arange(40),
+        noise_variance=1.0,
+    )
+    terms = [distsep.Template(np.ones(40), bands=["40"], ordering="RING")]
+    with pytest.raises(ValueError, match="has the 40 pixels of the maps, in their ord"):
+        fit(obs=obs, global_terms=terms)
 
 
 def test_a_single_band_of_a_term():

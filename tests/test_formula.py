@@ -137,7 +137,7 @@ def test_refused_fast_with_a_reason(text):
     start = time.perf_counter()
     with pytest.raises(FormulaError, match=r"[Ff]ormula"):
         parse(text)
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 10  # seconds on any machine; typically 0.01
 
 
 BOMBS = [
@@ -163,7 +163,7 @@ def test_explosive_algebra_ends_fast(text):
         parse(text)
     except FormulaError:
         pass
-    assert time.perf_counter() - start < 2.0
+    assert time.perf_counter() - start < 20  # seconds on any machine; typically 0.2
 
 
 _characters = st.text(alphabet="nuxE_.09+-*/()[]{}'\", =:@\n", max_size=60)

@@ -185,7 +185,7 @@ def test_partial_maps_of_different_pixels_are_joined(tmp_path):
     bands = read_bands(files)
     ids = np.sort(healpy.ring2nest(NSIDE, np.arange(340)))
     np.testing.assert_array_equal(bands.cell_ids, ids)
-    assert np.asarray(bands.cell_ids).dtype == np.uint64
+    assert np.asarray(bands.cell_ids).dtype == np.int64
     for read, wanted in zip(bands.maps, (first, second), strict=True):
         expected = healpy.reorder(wanted, r2n=True)[:, ids]
         expected[expected == healpy.UNSEEN] = np.nan

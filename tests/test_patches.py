@@ -18,7 +18,7 @@ NSIDE = 16
 
 def high_latitudes(nside=NSIDE):
     ids = np.arange(12 * nside**2)
-    return ids[np.abs(healpix.latitude(nside)) > 20].astype(np.uint64)
+    return ids[np.abs(healpix.latitude(nside)) > 20]
 
 
 def test_cells_of_a_coarser_grid():

@@ -26,7 +26,7 @@ def sky(nside=NSIDE) -> tuple[Any, Any, Any]:
     """An observation of CMB and dust and its result, the sky's upper half."""
     rng = np.random.default_rng(4)
     ids = np.arange(12 * nside**2)
-    ids = ids[healpix.latitude(nside) > 0].astype(np.uint64)
+    ids = ids[healpix.latitude(nside) > 0]
     s = rng.normal(size=(2, 2, len(ids))) * np.array([1.0, 3.0])[:, None, None]
     d = rng.normal(size=(4, 2, len(ids)))
     observation = Observation.from_canonical(

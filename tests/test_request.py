@@ -106,6 +106,14 @@ def test_one_error_lists_all_mistakes(monkeypatch):
     assert len(found) == len(ALL) + bands - 1
 
 
+def test_a_start_that_nobody_gave_is_not_blamed():
+    (line,) = lines(sky(), bounds={"Dust.beta_d": (2.0, 3.0)})
+    assert line == (
+        "`start` of 'Dust.beta_d', 1.54 where none is given, is outside its bounds "
+        "[2.0, 3.0]."
+    )
+
+
 def test_one_mistake_is_one_line():
     assert lines(sky(), start={"Dust.temp": 0.1}) == [
         "`start` of 'Dust.temp', 0.1, is outside its bounds [1.0, 1000.0]."

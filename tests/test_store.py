@@ -6,6 +6,7 @@ import shutil
 import warnings
 from typing import Any
 
+import healpy
 import numpy as np
 import pytest
 import zarr
@@ -16,7 +17,7 @@ from distsep.data.noise import Noise, noise_from_variance
 from distsep.data.observation import Observation
 from distsep.data.plain import plain
 from distsep.data.result import Result
-from distsep.data.zarr_group import GroupReader
+from distsep.data.zarr_reader import GroupReader
 from distsep.model.instrument import Instrument
 
 NSIDE = 8
@@ -42,7 +43,7 @@ def observation(kind="uniform", dtype=np.float64):
     rng = np.random.default_rng(5)
     d = rng.normal(size=(3, 2, NPIX)).astype(dtype)
     d[1, :, 17] = np.nan
-    ids = np.sort(rng.choice(12 * NSIDE**2, NPIX, replace=False)).astype(np.uint64)
+    ids = np.sort(rng.choice(12 * NSIDE**2, NPIX, replace=False))
     return Observation.from_canonical(
         d=d, noise=noise_of(kind, rng), cell_ids=ids, grid=GRID, start=0,
         instrument=INSTRUMENT, stokes="QU", nside=NSIDE, coordsys="C",
@@ -67,7 +68,7 @@ def assert_same(one, other):
     if one.noise.weight is not None:
         np.testing.assert_array_equal(one.noise.weight, other.noise.weight)
     np.testing.assert_array_equal(one.cell_ids, other.cell_ids)
-    assert one.cell_ids.dtype == other.cell_ids.dtype == np.uint64
+    assert one.cell_ids.dtype == other.cell_ids.dtype == np.int64
     for name in (
         "grid", "start", "instrument", "stokes", "nside", "coordsys", "polcconv",
         "resolution", "provenance", "warnings",
@@ -253,6 +254,16 @@ def test_what_is_no_store_says_so(tmp_path):
             store.read(tmp_path / name)
 
 
+def edit(file, keys, value):
+    """Change one entry of a JSON file."""
+    *places, last = keys
+    head = place = json.loads(file.read_text())
+    for key in places:
+        place = place[key]
+    place[last] = value
+    file.write_text(json.dumps(head))
+
+
 HEADERS = {
     "stokes": (("stokes",), "IQU"),
     "stokes none": (("stokes",), None),
@@ -264,26 +275,85 @@ HEADERS = {
     "pixels": (("grid", "npix"), 300),
     "chunk": (("grid", "chunk"), 64),
     "grid": (("grid",), None),
-    "grid key": (("grid", "edge"), 1),
+    "grid block": (("grid", "block"), 3),
+    "complete bands": (("complete_bands",), "no"),
+    "resolution of the maps": (("resolution",), [30.0]),
+    "warnings": (("warnings",), "beware"),
+    "depths": (("instrument", "depth_p"), {}),
     "resolution": (("dggs", "refinement_level"), 1),
     "level": (("dggs", "refinement_level"), "x"),
     "scheme": (("dggs", "indexing_scheme"), "ring"),
     "dggs": (("dggs",), {}),
+    "compressed": (("dggs", "compression"), "mortie"),
+    "kind of kinds": (("distsep", "kind"), ["observation"]),
     "instrument": (("instrument",), {"mu": 3}),
 }
 
 
 @pytest.mark.parametrize("case", HEADERS)
 def test_a_header_that_does_not_fit_is_refused(sky, case):
-    (*keys, last), value = HEADERS[case]
-    head = json.loads((sky / "zarr.json").read_text())
-    place = head["attributes"]
-    for key in keys:
-        place = place[key]
-    place[last] = value
-    (sky / "zarr.json").write_text(json.dumps(head))
+    keys, value = HEADERS[case]
+    edit(sky / "zarr.json", ("attributes", *keys), value)
     with pytest.raises(ValueError, match=r"sky.zarr is damaged \(.*zarr.json.*again"):
         store.read(sky)
+
+
+RESULT_HEADERS = {
+    "names": (("names",), ["Dust.beta_d"]),
+    "no names": (("names",), None),
+    "components": (("component_names",), ["CMB", "Dust", "Ring"]),
+    "covariances": (("covariance_names",), ["Ring", "CMB"]),
+    "patches": (("patched",), ["Dust.temp"]),
+    "kinds": (("kinds",), 3),
+    "bands": (("bands",), ["40", "95"]),
+    "stokes": (("stokes",), "IQU"),
+    "unit": (("units", "CMB"), 7),
+    "reference": (("nu0",), {"CMB": "150 GHz"}),
+    "converged": (("converged",), "false"),
+    "dof": (("dof",), 2.5),
+    "chi2": (("chi2_total",), [1.0]),
+    "steps": (("steps",), None),
+    "message": (("message",), 7),
+    "reduced": (("reduced",), [1]),
+    "run": (("run",), "long"),
+    "seconds": (("run", "seconds"), {"fit": "long"}),
+    "ranks": (("run", "ranks"), None),
+    "global terms": (("global_terms",), {"monopole.40": 1.5}),
+    "warnings": (("warnings",), 7),
+    "sphere": (("dggs", "refinement_level"), 1),
+}
+
+
+@pytest.mark.parametrize("case", RESULT_HEADERS)
+def test_a_header_of_a_result_that_does_not_fit_is_refused(tmp_path, case):
+    path = tmp_path / "fit.zarr"
+    store.save_result(result(), path)
+    keys, value = RESULT_HEADERS[case]
+    edit(path / "zarr.json", ("attributes", *keys), value)
+    with pytest.raises(ValueError, match=r"fit.zarr is damaged \(.*zarr.json.*again"):
+        store.read(path)
+
+
+ARRAYS = {
+    "maps in K": ("maps", ("attributes", "units"), "K_CMB", "units = 'K_CMB'"),
+    "axes": ("maps", ("dimension_names",), ["stokes", "freq", "cells"], "axes .*expec"),
+    "noise": ("inverse_noise", ("dimension_names",), ["a", "b"], "axes .*expected"),
+    "its unit": ("inverse_noise", ("attributes", "units"), "uK", "units = 'uK'"),
+}
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_an_array_that_says_something_else_is_refused(sky, case):
+    name, keys, value, words = ARRAYS[case]
+    edit(sky / name / "zarr.json", keys, value)
+    with pytest.raises(ValueError, match=rf"damaged \({name}/zarr.json: {words}"):
+        store.open_observation(sky)
+
+
+def test_arrays_of_somebody_else_are_none_of_ours(sky):
+    group = zarr.open_group(sky, mode="r+")
+    group.create_array("notes", data=np.arange(5))
+    assert_same(store.read(sky), observation("weighted"))
 
 
 @pytest.mark.parametrize("name", ["", "maps", "cell_ids", "inverse_noise"])
@@ -384,6 +454,15 @@ def test_xarray_opens_it(sky):
         assert (ds.attrs["coordsys"], ds.attrs["polcconv"]) == ("C", "COSMO")
 
 
+def test_pixel_numbers_are_unsigned_in_the_store_and_healpys_in_memory(sky):
+    head = json.loads((sky / "cell_ids" / "zarr.json").read_text())
+    assert head["data_type"] == "uint64"
+    ids = store.read(sky).cell_ids
+    assert ids.dtype == np.int64
+    ring = healpy.nest2ring(NSIDE, ids)
+    np.testing.assert_array_equal(healpy.ring2nest(NSIDE, ring), ids)
+
+
 def test_xdggs_decodes_it(sky):
     xarray = pytest.importorskip("xarray")
     pytest.importorskip("xdggs")
@@ -455,7 +534,7 @@ def result(comm_rank=0, comm_size=1, caller_index=None):
         component_names=("CMB", "Dust", "Synchrotron"), bands=("40", "95", "140"),
         units={"CMB": "uK_CMB", "Dust": "uK_RJ", "Synchrotron": "uK_RJ"},
         stokes="QU", nside=NSIDE, coordsys="G", polcconv="COSMO",
-        cell_ids=np.arange(NPIX, dtype=np.uint64) + 7, distance=np.nan,
+        cell_ids=np.arange(NPIX) + 7, distance=np.nan,
         global_terms={"monopole.40": (1.5, 0.25)}, warnings=("beware",),
         patches={"Synchrotron.beta_pl": rng.integers(-1, 4, (1, NPIX))},
         seconds={"fit": 1.25}, ranks=comm_size, devices=2, reduced=(10, 602),

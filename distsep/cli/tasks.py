@@ -22,10 +22,8 @@ from distsep.config.inputs import describe, read_fits
 from distsep.config.run import import_tables, report_directory
 from distsep.data import store
 from distsep.data.fits_scalar import read_mask
-from distsep.data.noise import in_words
 from distsep.data.observation import Observation
 from distsep.data.place import require_folder
-from distsep.data.store_header import NOISE_DIMS
 from distsep.rows import OUTPUTS, SkyFolder, SkyRow
 from distsep.skies import Skies
 
@@ -321,48 +319,36 @@ def _about(path: str | Path) -> Table:
     return table
 
 
-def _noise(reader: Any) -> str:
-    """How the noise of an observation is described."""
-    dims = tuple(reader.dims("inverse_noise"))
-    kinds = {known: kind for kind, known in NOISE_DIMS.items()}
-    return in_words(kinds.get(dims, ", ".join(dims)), "weight" in reader.names)
-
-
 def _facts(reader: Any) -> list[tuple[str, str]]:
-    head = reader.attributes
-    nside = 2 ** head["dggs"]["refinement_level"]
-    npix = reader.grid.npix
+    head, grid = reader.header, reader.grid
+    sky = 100 * grid.npix / (12 * head.nside**2)
     facts = [
         (
             "pixels stored",
-            f"{npix} of nside {nside}, {100 * npix / (12 * nside**2):.1f}% of the sky",
+            f"{grid.npix} of nside {head.nside}, {sky:.1f}% of the sky",
         ),
-        ("stokes", f"{head['stokes']}, {head['coordsys']}, {head['polcconv']}"),
-        ("chunks", f"{reader.grid.nchunks} of {reader.grid.chunk} pixels"),
+        ("stokes", f"{head.stokes}, {head.coordsys}, {head.polcconv}"),
+        ("chunks", f"{grid.nchunks} of {grid.chunk} pixels"),
     ]
     if reader.kind == "observation":
-        from distsep.model.instrument import Instrument
-
+        stored = store.open_observation(reader.path)
         facts += [
-            ("instrument", describe(Instrument.from_dict(head["instrument"]))),
-            ("noise", _noise(reader)),
-            ("type", str(reader.dtype("maps"))),
+            ("instrument", describe(stored.instrument)),
+            ("noise", stored.noise_in_words),
+            ("type", str(stored.dtype)),
         ]
-        if head.get("resolution"):
-            facts.append(("resolution", f"{head['resolution']:g} arcmin"))
-        if head.get("truth"):
-            known = head["truth"]["parameters"].items()
+        if stored.resolution:
+            facts.append(("resolution", f"{stored.resolution:g} arcmin"))
+        if stored.truth is not None:
+            known = stored.truth.parameters.items()
             words = (f"{k} = {'varies' if v is None else v}" for k, v in known)
             facts.append(("truth", ", ".join(words)))
     else:
+        state = "converged" if head.converged else "not converged"
         facts += [
-            ("components", ", ".join(head["component_names"])),
-            ("parameters", f"{len(head['names'])}: {', '.join(head['kinds'])}"),
-            (
-                "fit",
-                ("converged: " if head["converged"] else "not converged: ")
-                + head["message"],
-            ),
+            ("components", ", ".join(head.component_names)),
+            ("parameters", f"{len(head.names)}: {', '.join(head.kinds)}"),
+            ("fit", f"{state}: {head.message}"),
         ]
-    facts += [("warning", text) for text in head.get("warnings", ())]
+    facts += [("warning", text) for text in head.warnings]
     return facts

@@ -11,7 +11,8 @@ from distsep.data.fits_out import write_maps
 from distsep.data.noise import Noise, shape_of_depths
 from distsep.data.place import require_folder
 from distsep.data.stored_observation import StoredObservation
-from distsep.data.zarr_group import GroupReader
+from distsep.data.zarr_header import ResultHeader
+from distsep.data.zarr_reader import GroupReader
 
 log = logging.getLogger("distsep")
 
@@ -44,21 +45,21 @@ def export_store(
     Communication: none; one rank does it, one file after another.
     """
     reader = GroupReader(path)
-    head, directory = reader.attributes, Path(directory)
+    head, directory = reader.header, Path(directory)
     require_folder(directory)
     cells = reader.read("cell_ids")
-    found = _bands if reader.kind == "observation" else _result
+    found = _result(reader, head) if isinstance(head, ResultHeader) else _bands(reader)
     files = []
-    for name, names, units, maps, cards in found(reader):
+    for name, names, units, maps, cards in found:
         file = directory / f"{name}.fits"
         write_maps(
             file,
             maps,
             names=names,
             units=units,
-            nside=2 ** head["dggs"]["refinement_level"],
-            coordsys=head["coordsys"],
-            polcconv=head["polcconv"],
+            nside=head.nside,
+            coordsys=head.coordsys,
+            polcconv=head.polcconv,
             cell_ids=cells,
             cards=cards,
             partial=partial,
@@ -114,33 +115,32 @@ def _variance(noise: Noise, row: int) -> np.ndarray:
     return np.divide(1, inverse, out=np.full(inverse.shape, np.nan), where=inverse > 0)
 
 
-def _result(reader: GroupReader) -> Iterator[Maps]:
+def _result(reader: GroupReader, head: ResultHeader) -> Iterator[Maps]:
     """The same of every component, of chi2, residuals, and parameters with patches."""
-    head = reader.attributes
-    stokes, n = head["stokes"], len(head["stokes"])
+    stokes, n = head.stokes, len(head.stokes)
     amplitudes = reader.read("amplitudes")
     covariance = None
     if "amplitude_covariance" in reader.names:
         covariance = reader.read("amplitude_covariance")
-    for c, name in enumerate(head["component_names"]):
-        unit = head["units"].get(name, "")
+    for c, name in enumerate(head.component_names):
+        unit = head.units[name]
         columns = [f"{letter}_STOKES" for letter in stokes]
         maps: Any = amplitudes[c]
-        if name in head["covariance_names"] and covariance is not None:
-            k = head["covariance_names"].index(name)
+        if name in head.covariance_names and covariance is not None:
+            k = head.covariance_names.index(name)
             columns += [f"{letter}_SIGMA" for letter in stokes]
             maps = np.concatenate([maps, np.sqrt(covariance[:, k, k])])
         cards = {"COMP": name}
-        if (nu0 := head.get("nu0", {}).get(name)) is not None:
+        if (nu0 := head.nu0.get(name)) is not None:
             cards["NU0"] = (nu0, "[GHz] of the amplitude")
         yield name, columns, [unit] * len(columns), maps, cards
     yield "chi2", [f"{s}_CHI2" for s in stokes], [""] * n, reader.read("chi2"), {}
     if "residuals" in reader.names:
         columns = [f"{letter}_STOKES" for letter in stokes]
-        for band, maps in zip(head["bands"], reader.read("residuals"), strict=True):
+        for band, maps in zip(head.bands, reader.read("residuals"), strict=True):
             cards = {"BAND": str(band)}
             yield f"residual_{band}", columns, ["uK_CMB"] * n, maps, cards
-    for kind in head["patched"]:
+    for kind in head.patched:
         ids = reader.read(f"{kind}.patch")
         before = [""] if len(ids) == 1 else [f"{s}_" for s in stokes]
         none, cards = [""] * len(ids), {"PARAM": kind}

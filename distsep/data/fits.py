@@ -279,4 +279,4 @@ def _union(
     for band, own, samples in zip(maps, ids, found, strict=True):
         band[:, np.searchsorted(cells, own)] = samples
     whole = len(cells) == 12 * nside**2
-    return maps, None if whole else cells.astype(np.uint64)
+    return maps, None if whole else cells

@@ -340,7 +340,7 @@ def _nest_ids(cell_ids, nside, ordering, npix) -> np.ndarray:
         if len(np.unique(ids)) != npix:
             raise ValueError("`Observation(cell_ids=...)` names a pixel twice.")
     ids = ids.astype(np.int64)
-    return (ring_to_nest(nside, ids) if ordering == "RING" else ids).astype(np.uint64)
+    return ring_to_nest(nside, ids) if ordering == "RING" else ids
 
 
 def _to_uK(instrument, unit) -> np.ndarray:

@@ -12,16 +12,15 @@ from distsep.data.noise import Noise, unit_shape
 from distsep.data.observation import Observation
 from distsep.data.store_header import (
     NOISE_DIMS,
-    Truth,
+    PER_UNIT,
+    UNIT,
     cell_ids_array,
     labels,
     sky_attributes,
 )
 from distsep.data.zarr_group import GroupWriter, PixelArray
+from distsep.data.zarr_header import Truth
 from distsep.parallel import Comm, serial
-
-UNIT = "uK_CMB"
-PER_UNIT = "uK_CMB^-2"
 
 
 class ObservationWriter:

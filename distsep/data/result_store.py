@@ -14,16 +14,29 @@ from distsep.data.blocks import Grid
 from distsep.data.plain import plain
 from distsep.data.result import Result
 from distsep.data.store_header import cell_ids_array, labels, sky_attributes
-from distsep.data.zarr_group import GroupReader, GroupWriter, PixelArray
+from distsep.data.zarr_group import GroupWriter, PixelArray
+from distsep.data.zarr_header import ResultHeader
+from distsep.data.zarr_reader import GroupReader
 from distsep.parallel import Comm, serial
 
 _MATRICES = ("covariance", "hessian_inverse", "fisher_inverse")
 _NUMBERS = ("chi2_total", "neg_log_like", "distance")
-_WORDS = ("dof", "converged", "steps", "message", "units", "nu0")
-_TUPLES = ("names", "component_names", "covariance_names", "bands")
+_WORDS = (
+    "names",
+    "component_names",
+    "covariance_names",
+    "bands",
+    "units",
+    "nu0",
+    "dof",
+    "converged",
+    "steps",
+    "message",
+    "reduced",
+)
 _RUN = ("seconds", "ranks", "devices")
 _ENDINGS = {"parameters": "", "sigma": ".sigma", "start": ".start"}
-_SKY = ("stokes", "coordsys", "polcconv", "provenance")
+_SKY = ("stokes", "nside", "coordsys", "polcconv", "provenance", "warnings")
 
 
 class ResultWriter(GroupWriter):
@@ -120,9 +133,8 @@ def summary(result: Result) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the attributes and the small arrays of a result."""
     attributes = {
         **sky_attributes(result),
-        **{key: plain(getattr(result, key)) for key in (*_NUMBERS, *_WORDS, *_TUPLES)},
+        **{key: plain(getattr(result, key)) for key in (*_NUMBERS, *_WORDS)},
         "global_terms": plain(result.global_terms),
-        "reduced": plain(result.reduced),
         "kinds": list(result.parameters),
         "patched": list(result.patches),
         "run": {key: plain(getattr(result, key)) for key in _RUN},
@@ -207,11 +219,11 @@ def load_result(path: str | Path) -> Result:
     Communication: none.
     """
     reader = GroupReader(path)
-    if reader.kind != "result":
+    head = reader.header
+    if not isinstance(head, ResultHeader):
         raise ValueError(f"{path} holds an {reader.kind}, not a result.")
-    head, kinds = reader.attributes, reader.attributes["kinds"]
     values = {
-        name: {kind: reader.read(f"{kind}{ending}") for kind in kinds}
+        name: {kind: reader.read(f"{kind}{ending}") for kind in head.kinds}
         for name, ending in _ENDINGS.items()
     }
     covariance = None
@@ -220,15 +232,12 @@ def load_result(path: str | Path) -> Result:
     return Result(
         **values,
         **{name: _optional(reader, name) for name in _MATRICES},
-        **{name: _number(head[name]) for name in _NUMBERS},
-        **{name: head[name] for name in _WORDS},
-        **{name: tuple(head[name]) for name in (*_TUPLES, "warnings")},
-        **{name: head["run"][name] for name in _RUN},
+        **{name: _number(getattr(head, name)) for name in _NUMBERS},
+        **{name: getattr(head, name) for name in (*_WORDS, *_SKY)},
+        **{name: getattr(head.run, name) for name in _RUN},
         global_terms={
-            name: tuple(map(_numbers, pair))
-            for name, pair in head["global_terms"].items()
+            name: tuple(map(_numbers, pair)) for name, pair in head.global_terms.items()
         },
-        reduced=head["reduced"] and tuple(head["reduced"]),
         amplitudes=_optional(reader, "amplitudes"),
         amplitude_covariance=covariance,
         chi2=_optional(reader, "chi2"),
@@ -236,9 +245,7 @@ def load_result(path: str | Path) -> Result:
         residual_power=_optional(reader, "residual_power"),
         grid=reader.grid,
         cell_ids=reader.read("cell_ids"),
-        patches={kind: reader.read(f"{kind}.patch") for kind in head["patched"]},
-        nside=2 ** head["dggs"]["refinement_level"],
-        **{name: head[name] for name in _SKY},
+        patches={kind: reader.read(f"{kind}.patch") for kind in head.patched},
     )
 
 

@@ -108,7 +108,7 @@ class StoreSource:
         """Return True for each of these pixels that is used."""
         if self._used is None:
             return np.ones(len(cell_ids), bool)
-        return self._used[cell_ids.astype(np.int64)]
+        return self._used[cell_ids]
 
     def of(self, stored: Any) -> "StoreSource":
         """Return the same chunks of another store, whose grid must be the same."""
@@ -176,15 +176,14 @@ class PairSource(_OfSamePixels):
                     f"`apply(observation)`: expected {what} {getattr(one, what)!r}, "
                     f"that of the fit; got {getattr(other, what)!r}."
                 )
-        if one.instrument.bands != other.instrument.bands:
+        fitted, given = one.instrument.spectral, other.instrument.spectral
+        if given["bands"] != fitted["bands"]:
             raise ValueError(
-                "`apply(observation)`: expected the bands "
-                f"{', '.join(one.instrument.bands)}; got "
-                f"{', '.join(other.instrument.bands)}."
+                f"`apply(observation)`: expected the bands {', '.join(fitted['bands'])}"
+                f"; got {', '.join(given['bands'])}."
             )
-        ours, its = one.instrument.to_dict(), other.instrument.to_dict()
-        for what in ("nu", "bandpass", *(["response"] if ours["bandpass"] else [])):
-            if ours[what] != its[what]:
+        for what, value in fitted.items():
+            if given[what] != value:
                 raise ValueError(
                     f"`apply(observation)`: its bands have another `{what}` than those "
                     "of the fit, and the weights are of those. Give these maps the "

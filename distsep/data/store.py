@@ -1,7 +1,8 @@
 """Stores: observations and results on disk, as zarr v3 that xarray and xdggs open.
 
 The names that the rest of the package uses; the work is in data/observation_store.py,
-data/stored_observation.py and data/result_store.py, the zarr in data/zarr_group.py.
+data/stored_observation.py and data/result_store.py. data/zarr_group.py writes zarr,
+data/zarr_reader.py reads it, data/zarr_header.py is what a header holds.
 """
 
 from pathlib import Path
@@ -17,9 +18,9 @@ from distsep.data.result_store import (
     save_result,
     summary,
 )
-from distsep.data.store_header import Truth
 from distsep.data.stored_observation import StoredObservation
-from distsep.data.zarr_group import GroupReader
+from distsep.data.zarr_header import Truth
+from distsep.data.zarr_reader import GroupReader
 
 __all__ = [
     "ObservationWriter",

@@ -4,8 +4,7 @@ The attribute `dggs` is that of the zarr DGGS convention; older readers find the
 on the array of pixel numbers.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ import numpy as np
 from distsep.data.plain import plain
 from distsep.data.zarr_group import PixelArray
 
+UNIT = "uK_CMB"
+PER_UNIT = "uK_CMB^-2"
 NOISE_DIMS = {
     "uniform": ("freq", "stokes"),
     "pixel": ("freq", "stokes", "cells"),
@@ -28,21 +29,6 @@ _CONVENTION = {
     "schema_url": "https://raw.githubusercontent.com/zarr-conventions/dggs/refs/tags/"
     "v1/schema.json",
 }
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a simulated sky was made of; it goes with its observation.
-
-    Attributes:
-        components: Names of the components.
-        units: Unit of each one's amplitudes.
-        parameters: True values; None where a parameter varies over the sky.
-    """
-
-    components: tuple[str, ...]
-    units: tuple[str, ...]
-    parameters: Mapping[str, float | None]
 
 
 def cell_ids_array(nside: int) -> PixelArray:

@@ -1,17 +1,14 @@
 """An observation in a store: its header at once, its pixels when asked for."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from distsep.data.healpix import COORDSYS
 from distsep.data.noise import Noise, in_words
-from distsep.data.observation import STOKES, Observation
-from distsep.data.store_header import NOISE_DIMS, Truth
-from distsep.data.zarr_group import GroupReader
-from distsep.data.zarr_header import damaged
-from distsep.model.instrument import Instrument
+from distsep.data.observation import Observation
+from distsep.data.store_header import NOISE_DIMS, PER_UNIT, UNIT
+from distsep.data.zarr_header import ObservationHeader, damaged
+from distsep.data.zarr_reader import GroupReader
 
 
 class StoredObservation:
@@ -30,79 +27,40 @@ class StoredObservation:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._reader = GroupReader(path)
-        if self._reader.kind != "observation":
-            raise ValueError(f"{path} holds a {self._reader.kind}, not an observation.")
-        try:
-            self._read_header()
-        except (KeyError, TypeError, AttributeError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise ValueError(damaged(self._reader.path, what)) from None
-        self._check()
+        self._reader = reader = GroupReader(path)
+        head = reader.header
+        if not isinstance(head, ObservationHeader):
+            raise ValueError(f"{path} holds a {reader.kind}, not an observation.")
+        kinds = {axes: kind for kind, axes in NOISE_DIMS.items()}
+        self.noise_kind: str = kinds[reader.require_axes("inverse_noise", *kinds)]
+        for name, unit in (("maps", UNIT), ("inverse_noise", PER_UNIT)):
+            if (found := reader.attributes_of(name).get("units")) != unit:
+                what = f"units = {found!r}, expected {unit!r}"
+                raise ValueError(damaged(reader.path, what, name))
+        self.path, self.grid, self.dtype = (
+            reader.path,
+            reader.grid,
+            reader.dtype("maps"),
+        )
+        self.instrument, self.bands = head.instrument, head.bands
+        self.stokes, self.nside = head.stokes, head.nside
+        self.coordsys, self.polcconv = head.coordsys, head.polcconv
+        self.resolution, self.provenance = head.resolution, head.provenance
+        self.warnings, self.truth = head.warnings, head.truth
+        # Known when it was written: a run need not look for missing bands.
+        self.complete = head.complete_bands
 
     def __repr__(self) -> str:
         return (
             f"StoredObservation({str(self.path)!r}: {len(self.bands)} bands, "
             f"{self.stokes}, {self.grid.npix} pixels of nside {self.nside}, "
-            f"noise: {in_words(self.noise_kind, 'weight' in self._reader.names)})"
+            f"noise: {self.noise_in_words})"
         )
 
-    def _read_header(self) -> None:
-        head = self._reader.attributes
-        self.path, self.grid = self._reader.path, self._reader.grid
-        self.instrument = Instrument.from_dict(head["instrument"])
-        self.bands = self.instrument.bands
-        self.stokes: str = head["stokes"]
-        self.nside: int = 2 ** head["dggs"]["refinement_level"]
-        self.coordsys: str = head["coordsys"]
-        self.polcconv: str = head["polcconv"]
-        self.resolution: float | None = head["resolution"]
-        self.provenance: dict[str, Any] = head["provenance"]
-        self.warnings: tuple[str, ...] = tuple(head["warnings"])
-        self._said = {"bands": tuple(head["bands"]), **head["dggs"]}
-        dims = self._reader.dims("inverse_noise")
-        kinds = {dims: kind for kind, dims in NOISE_DIMS.items()}
-        self.noise_kind: str = kinds[dims]
-        self.dtype = self._reader.dtype("maps")
-        # Known when it was written: a run need not look for missing bands.
-        self.complete: bool = head.get("complete_bands", False)
-        truth = head.get("truth")
-        self.truth = truth and Truth(
-            tuple(truth["components"]), tuple(truth["units"]), truth["parameters"]
-        )
-
-    def _check(self) -> None:
-        """Refuse a header that the arrays, or its own words, contradict."""
-        path, level = self._reader.path, self._said["refinement_level"]
-        words = {
-            "stokes": (self.stokes, STOKES),
-            "coordsys": (self.coordsys, COORDSYS),
-            "polcconv": (self.polcconv, ("COSMO",)),
-            "indexing_scheme": (self._said.get("indexing_scheme"), ("nested",)),
-            "bands": (self._said["bands"], (self.bands,)),
-            "refinement_level": (level, range(30)),
-        }
-        for name, (value, known) in words.items():
-            if value not in known:
-                raise ValueError(damaged(path, f"{name} = {value!r}"))
-        if self.npix > 12 * self.nside**2:
-            what = f"{self.npix} pixels, more than the sphere of nside {self.nside}"
-            raise ValueError(damaged(path, what))
-        n, ns = len(self.bands), len(self.stokes)
-        length = {"freq": n, "freq_2": n, "stokes": ns, "cells": self.npix}
-        dims = {
-            "maps": ("freq", "stokes", "cells"),
-            "cell_ids": ("cells",),
-            "inverse_noise": NOISE_DIMS[self.noise_kind],
-        }
-        if "weight" in self._reader.names:
-            dims["weight"] = ("cells",)
-        for name, axes in dims.items():
-            expected = tuple(length[axis] for axis in axes)
-            found = self._reader.shape(name)
-            if found != expected:
-                what = f"shape {found}, expected {expected} by the header of the store"
-                raise ValueError(damaged(path, what, name))
+    @property
+    def noise_in_words(self) -> str:
+        """How the noise was given."""
+        return in_words(self.noise_kind, "weight" in self._reader.names)
 
     @property
     def noise(self) -> Noise:

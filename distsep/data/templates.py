@@ -43,9 +43,15 @@ class PixelMaps:
         whole, own = 12 * obs.nside**2, getattr(self._header, "caller_npix", None)
         sphere = m.shape[-1] == whole and ordering is not None
         if m.shape[-1] == own and not sphere:
+            if ordering is not None:
+                raise ValueError(
+                    f"`Template(name={name!r})`: `ordering` is that of a whole sphere, "
+                    f"and this map has the {own} pixels of the maps, in their order: "
+                    "leave it out."
+                )
             values = m[..., self._header.caller_index]
         elif m.shape[-1] == whole:
-            cells = obs.cell_ids.astype(np.int64)
+            cells = obs.cell_ids
             if healpix.check_ordering(ordering or "RING") == "RING":
                 cells = healpix.nest_to_ring(obs.nside, cells)
             values = m[..., cells]

@@ -1,4 +1,4 @@
-"""A zarr group with pixels: written by many ranks, complete only when it says so.
+"""A zarr group with pixels, written by many ranks, complete only when it says so.
 
 Chunks are cut along the pixels alone and are not compressed: the size of every chunk
 file is known, and a missing or truncated one is found before it is read (zarr itself
@@ -6,7 +6,6 @@ gives fill values for a missing chunk). What the arrays mean is not known here.
 """
 
 import errno
-import math
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,18 +19,15 @@ import numpy as np
 import zarr
 from zarr.errors import BaseZarrError
 
-from distsep.data import pages
 from distsep.data.blocks import Grid
-from distsep.data.chunk_files import check_file, chunk_file, read_rows, write_rows
+from distsep.data.chunk_files import chunk_file, write_rows
 from distsep.data.place import require_place
 from distsep.data.plain import plain
-from distsep.data.zarr_header import Header, damaged, is_json, read_header
+from distsep.data.zarr_header import CELLS, FORMAT, read_header
 from distsep.parallel import Comm, serial
 
-FORMAT = 1
 # A chunk that happens to hold only fill values is a file like any other.
 _EVERY_CHUNK = {"array.write_empty_chunks": True}
-CELLS = "cells"
 # Chunks that wait to be written, of all arrays together.
 _MOST_WAITING = 8
 # Files that are written at once: a system may take its time to find memory for them.
@@ -247,144 +243,6 @@ class GroupWriter:
                     **plain(spec.attributes or {}),
                 },
             )
-
-
-class GroupReader:
-    """Reads a complete store, a run of chunks at a time.
-
-    Args:
-        path: Directory of the store.
-
-    Raises:
-        FileNotFoundError: if there is no distsep store.
-        ValueError: if it was not finished, or is of a later format.
-
-    Communication: none.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        header = read_header(self.path)
-        if header is None:
-            file = self.path / "zarr.json"
-            if file.is_file() and not is_json(file):
-                raise ValueError(damaged(self.path, "it cannot be read"))
-            if not self.path.exists():
-                raise FileNotFoundError(f"there is no {self.path}.")
-            words = "is not a distsep store: `distsep import` makes one of FITS maps."
-            raise FileNotFoundError(f"{self.path} {words}")
-        marks = header["distsep"] if isinstance(header["distsep"], dict) else {}
-        self.kind, written = marks.get("kind"), marks.get("format")
-        if self.kind not in ("observation", "result") or type(written) is not int:
-            raise ValueError(damaged(self.path, f"distsep = {header['distsep']!r}"))
-        if written > FORMAT:
-            raise ValueError(
-                f"{self.path} was written by a later version of distsep (format "
-                f"{written}, expected {FORMAT}): update distsep."
-            )
-        if not header.get("complete"):
-            raise ValueError(
-                f"{self.path} was not finished: the run that wrote it was stopped or "
-                "is still writing. Run it again with `--overwrite`."
-            )
-        self.attributes: dict[str, Any] = Header(self.path, header)
-        # Opened once: a pass over many chunks asks for each of them again.
-        self._arrays: dict[str, Any] = {}
-        self._small: dict[str, np.ndarray] = {}
-        for file in sorted(self.path.glob("*/zarr.json")):
-            name = file.parent.name
-            try:
-                self._arrays[name] = zarr.open_array(file.parent, mode="r")
-            except Exception as error:
-                raise ValueError(damaged(self.path, error, name)) from None
-        self.names: tuple[str, ...] = tuple(self._arrays)
-        try:
-            self.grid = Grid(**self.attributes["grid"])
-            self._check_cells()
-        except TypeError as error:
-            raise ValueError(damaged(self.path, error)) from None
-
-    def _check_cells(self) -> None:
-        """Refuse arrays that are not cut as the header says."""
-        expected = self.grid.npix, self.grid.chunk
-        for name, array in self._arrays.items():
-            if self.dims(name)[-1:] == (CELLS,):
-                found = array.shape[-1], array.chunks[-1]
-                if found != expected:
-                    what = f"(pixels, chunk) = {found}, expected {expected}"
-                    raise ValueError(damaged(self.path, what, name))
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of an array."""
-        return tuple(self._array(name).shape)
-
-    def dims(self, name: str) -> tuple[str, ...]:
-        """Return the names of the axes of an array."""
-        return tuple(self._array(name).metadata.dimension_names or ())
-
-    def attributes_of(self, name: str) -> dict[str, Any]:
-        """Return the attributes of one array."""
-        return dict(self._array(name).attrs)
-
-    def dtype(self, name: str) -> np.dtype:
-        """Return the type of the numbers of an array."""
-        return self._array(name).dtype
-
-    def read(
-        self, name: str, first: int = 0, last: int | None = None, *, passing=False
-    ) -> np.ndarray:
-        """Read the chunks [first, last) of an array, or an array without pixels.
-
-        Args:
-            name: Of the array.
-            first: First chunk.
-            last: The chunk after the last; None: all.
-            passing: Wanted for a moment: one chunk need not be copied from the memory
-                of the system.
-
-        Raises:
-            OSError: if a chunk file is missing or truncated; it is named.
-        """
-        array = self._array(name)
-        if self.dims(name)[-1:] != (CELLS,):
-            if name not in self._small:
-                if array.size:
-                    self._file(name, array, 0)
-                self._small[name] = np.asarray(array[...])
-            return self._small[name].copy()
-        last = self.grid.nchunks if last is None else last
-        start = self.grid.chunk_range(first)[0] if last > first else 0
-        stop = self.grid.chunk_range(last - 1)[1] if last > first else 0
-        # Plain numbers, little-endian.
-        plain = array.dtype.newbyteorder("<")
-        shape = *array.shape[:-1], stop - start
-        if passing and last - first == 1 and stop - start == array.chunks[-1]:
-            held = pages.in_memory(self._file(name, array, first), plain)
-            if held is not None:
-                return held.reshape(shape)
-        out = pages.empty(shape, plain)
-        rows = out.reshape(math.prod(array.shape[:-1]), stop - start)
-        for chunk in range(first, last):
-            file = self._file(name, array, chunk)
-            a, b = (pixel - start for pixel in self.grid.chunk_range(chunk))
-            if b - a < array.chunks[-1]:  # the last one is filled up
-                whole = np.fromfile(file, plain).reshape(len(rows), -1)
-                rows[:, a:b] = whole[:, : b - a]
-            else:
-                read_rows(file, [row[a:b] for row in rows])
-        return out
-
-    def _file(self, name: str, array: Any, chunk: int) -> Path:
-        """Return the file of a chunk; an error if it is missing or truncated."""
-        file = chunk_file(self.path, name, array, chunk)
-        check_file(file, array)
-        return file
-
-    def _array(self, name: str) -> Any:
-        if name not in self.names:
-            what = f"there is no such array, only {', '.join(self.names)}"
-            raise ValueError(damaged(self.path, what, name))
-        return self._arrays[name]
 
 
 def _in_use(path: Path) -> FileExistsError:

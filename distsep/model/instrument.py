@@ -58,7 +58,7 @@ class Instrument:
         self.depth_p = _vector(depth_p, nf, "depth_p", mistakes)
         self.depth_i = _vector(depth_i, nf, "depth_i", mistakes)
         self.fwhm = _vector(fwhm, nf, "fwhm", mistakes)
-        named = (f"{v:g}" for v in self.nu) if bands is None else bands
+        named = (f"{v:g}" for v in self.nu) if bands is None else listed(bands)
         self.bands = tuple(map(str, named))
         words = [response] * nf if isinstance(response, str) else listed(response)
         self.response: tuple[str, ...] = tuple(words)
@@ -150,6 +150,16 @@ class Instrument:
                 "noise variance with the maps, or leave out these bands."
             )
         return depth
+
+    @property
+    def spectral(self) -> dict[str, Any]:
+        """What emission laws are integrated over: `to_dict` without depths and beams.
+
+        A response is none where no band has a bandpass.
+        """
+        values = self.to_dict()
+        found = {key: values[key] for key in ("bands", "nu", "bandpass", "response")}
+        return found if found["bandpass"] else {**found, "response": None}
 
     def _negative(self) -> str:
         """Which numbers that are sizes are negative, in which bands, in words."""

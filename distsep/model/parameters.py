@@ -87,11 +87,13 @@ class Values(NamedTuple):
         name: Of the kind.
         numbers: `(5, npatch)`: start, lower, upper, mean, std; NaN = no value there.
         varies: Whether the caller gave any of them patch by patch.
+        told: Whether the caller gave the start; else it is the model's.
     """
 
     name: str
     numbers: np.ndarray
     varies: bool
+    told: bool
 
     def mistakes(self, patches: np.ndarray) -> list[str]:
         """Say what is wrong with the numbers in some patches; of many, in the first."""
@@ -101,7 +103,7 @@ class Values(NamedTuple):
             (~(a < b), "`bounds` of {name}: lower {a} must be under upper {b}"),
             (
                 (a < b) & ((x < a) | (x > b)),
-                "`start` of {name}, {x}, is outside its bounds [{a}, {b}]",
+                "`start` of {name}, {x}{default}, is outside its bounds [{a}, {b}]",
             ),
             (
                 ~(e > _NARROWEST) | ~np.isfinite(m),
@@ -119,7 +121,8 @@ class Values(NamedTuple):
             more = f" and {others} more" if others else ""
             name += f" in patch {at}{more}"
         values = dict(zip("xabme", self.numbers[:, at].tolist(), strict=True))
-        return text.format(name=name, **values)
+        default = "" if self.told else " where none is given"
+        return text.format(name=name, default=default, **values)
 
 
 def _per_patch(name, argument, values, npatch, wrong):
@@ -147,7 +150,7 @@ def _two(name, argument, value, what, wrong):
     return None
 
 
-def _read(name, value, limits, prior, npatch, wrong) -> Values | None:
+def _read(name, value, limits, prior, npatch, told, wrong) -> Values | None:
     """Start, bounds and prior; None, and words, if they are not numbers."""
     limits = _two(name, "bounds", limits, "(lower, upper)", wrong)
     prior = _two(name, "priors", prior, "(mean, std)", wrong)
@@ -161,7 +164,7 @@ def _read(name, value, limits, prior, npatch, wrong) -> Values | None:
         return None
     size = npatch or (sizes.pop()[0] if sizes else 1)
     numbers = np.stack([np.broadcast_to(v, (size,)) for v in found])
-    return Values(name, numbers, any(v.ndim for v in found))
+    return Values(name, numbers, any(v.ndim for v in found), told)
 
 
 def name_mistakes(argument: str, given, kinds) -> list[str]:
@@ -219,7 +222,7 @@ def read_values(
             value = 0.0
         limits = bounds.get(name, default_bounds.get(name, (-np.inf, np.inf)))
         prior = priors.get(name, (0.0, np.inf))
-        values = _read(name, value, limits, prior, number, wrong)
+        values = _read(name, value, limits, prior, number, name in start, wrong)
         if values is None:
             continue
         found.append(values)

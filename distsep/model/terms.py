@@ -243,10 +243,10 @@ def _term_mistakes(n: int, term: Any) -> list[str]:
     if not listed(getattr(term, "bands", None)):
         wrong.append(f"{where}: `bands` names none: leave it out for all, or the term")
     stokes = getattr(term, "stokes", None)
-    if stokes is not None and not isinstance(stokes, str):
+    if stokes is not None and (not isinstance(stokes, str) or not stokes):
         wrong.append(f"{where}: `stokes` should be letters, 'QU'; got {stokes!r}")
     if isinstance(term, Template):
-        wrong += _map_mistakes(term)
+        wrong += _template_mistakes(term)
     return wrong
 
 
@@ -256,16 +256,24 @@ def _is_prior(prior: Any) -> bool:
     return all(is_number(x) for x in prior) and prior[1] > 0
 
 
-def _map_mistakes(term: Template) -> list[str]:
-    where = f"`Template(name={term.name!r})`"
+def _template_mistakes(term: Template) -> list[str]:
+    where, wrong = f"`Template(name={term.name!r})`", []
+    if not isinstance(term.common, bool | np.bool_):
+        wrong.append(f"{where}: `common` should be True or False; got {term.common!r}")
     try:
         m = np.asarray(term.map)
     except ValueError:  # ragged
         m = np.asarray(None)
-    if m.dtype.kind in "biuf" and m.ndim in (1, 2) and m.size:
-        return []
-    got = f"shape {m.shape}" if m.dtype.kind in "biuf" else f"{term.map!r:.60}"
-    return [f"{where}: `map` should be numbers, (pix,) or (stokes, pix); got {got}"]
+    if m.dtype.kind not in "biuf" or m.ndim not in (1, 2) or not m.size:
+        got = f"shape {m.shape}" if m.dtype.kind in "biuf" else f"{term.map!r:.60}"
+        what = "numbers, (pix,) or (stokes, pix)"
+        wrong.append(f"{where}: `map` should be {what}; got {got}")
+    elif m.ndim == 2 and term.stokes:
+        wrong.append(
+            f"{where}: its map has an axis of Stokes parameters, and `stokes` chooses "
+            "those of a map that has none: leave it out, or give one map, (pix,)"
+        )
+    return wrong
 
 
 def _band_terms(n, term, instrument, stokes, joint, source) -> list[Linear]:
@@ -276,6 +284,8 @@ def _band_terms(n, term, instrument, stokes, joint, source) -> list[Linear]:
         if term.bands is None
         else [_band(b, names, where) for b in listed(term.bands)]
     )
+    if twice := [names[b] for b in chosen if list(chosen).count(b) > 1]:
+        raise InputError(_CALL, f"{where}: `bands` names {twice[0]} twice")
     letters = term.stokes or stokes
     if not set(letters) <= set(stokes):
         raise InputError(_CALL, f"{where}: stokes {letters!r} are not among {stokes!r}")

@@ -62,12 +62,12 @@ def device_mesh(n: int | None = None) -> Mesh:
     n = len(devices) if n is None else n
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
         raise ValueError(
-            f"`device_mesh(n={n!r:.80})` expected a number of devices, or None for all "
+            f"`devices={n!r:.80}`: expected a number of devices, or None for all "
             f"{len(devices)} of this rank."
         )
     if not 1 <= n <= len(devices):
         raise ValueError(
-            f"`device_mesh(n={n})`: this rank has {len(devices)} device(s). On a host "
+            f"`devices={n}`: this rank has {len(devices)} device(s). On a host "
             "without GPUs give `distsep run --devices N`, or call "
             "`set_host_devices(N)` before the first computation."
         )
