@@ -119,6 +119,7 @@ class _Worker:
         mask = run.observation.mask
         self._mask = None if mask is None else read_mask(mask, **sphere)
         self._sky: Sky | None = None
+        self._truth = _truth(campaign, ())
 
     def __call__(self, seed: int) -> SkyRow:
         """Make one sky and separate it. Communication: that of `separate`."""
@@ -129,7 +130,11 @@ class _Worker:
         else:
             self._sky = redraw(self._sky, config, group)
         observation = observe(config, self._sky, group)
-        said = {**observation.provenance, "run": self._campaign.run.provenance}
+        said = {
+            **observation.provenance,
+            "run": self._campaign.run.provenance,
+            "truth": self._truth,
+        }
         kept = self._folder.results
         result = separate(
             observation=observation.replace(provenance=said),

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from distsep.data.healpix import nside_of
 from distsep.data.observation import Observation
-from distsep.data.place import require_folder
+from distsep.data.place import aside, require_folder
 from distsep.data.result import Result
 from distsep.data.result_store import pixel_maps
 from distsep.data.stored_observation import StoredObservation
@@ -85,16 +85,17 @@ def report(
         truth = None
     files = [directory / "report.txt"]
     known = None if truth is None else truth.truth.parameters
-    files[0].write_text(text_table(result, known))
+    with aside(files[0]) as new:
+        new.write_text(text_table(result, known))
     with mpl.rc_context(_STYLE):
         panels = sky_panels(result, observation, truth)
         files.append(directory / "report.png")
-        _figure(panels, _heading(result)).savefig(files[-1], dpi=150)
+        _write(_figure(panels, _heading(result)), files[-1])
         panels = parameter_panels(result)
         if panels:
             heading = ("Parameters with patches", _origin(result))
             files.append(directory / "parameters.png")
-            _figure(panels, heading).savefig(files[-1], dpi=150)
+            _write(_figure(panels, heading), files[-1])
     return files
 
 
@@ -128,7 +129,7 @@ def pull_plot(pulls: Mapping[str, np.ndarray], path: str | Path) -> Path:
             axes.set(xlim=(-5, 5), yticks=[], xlabel=_pull_of(name))
         for axes in grid.flat[len(pulls) :]:
             axes.set_axis_off()
-        figure.savefig(path, dpi=150)
+        _write(figure, Path(path))
     return Path(path)
 
 
@@ -179,8 +180,14 @@ def corner_plot(samples: Samples, path: str | Path, truth: Any = None) -> Path:
             if column == 0 < row:
                 ax.set_ylabel(samples.names[row])
         figure.suptitle(samples.what)
-        figure.savefig(path, dpi=150)
+        _write(figure, Path(path))
     return Path(path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """Write a figure, of the kind that the name of the file says."""
+    with aside(path) as new:
+        figure.savefig(new, dpi=150, format=path.suffix[1:] or "png")
 
 
 def _figure(panels: list[Panel], heading: tuple[str, str]) -> Figure:

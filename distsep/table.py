@@ -80,9 +80,10 @@ def parameter_rows(result: Result, truth: Truth | None = None) -> list[Row]:
     Args:
         result: What was fitted.
         truth: True values by kind; None for those that vary over the sky, which are
-            given no pull.
+            given no pull. By default those of a campaign's sky.
     """
-    return [_row(result, kind, truth or {}) for kind in result.parameters]
+    truth = result.provenance.get("truth", {}) if truth is None else truth
+    return [_row(result, kind, truth) for kind in result.parameters]
 
 
 def text_table(result: Result, truth: Truth | None = None) -> str:

@@ -23,6 +23,7 @@ from distsep.rows import SkyFolder, SkyRow
 from distsep.simulate import observe, simulate
 from distsep.skies import Skies
 from distsep.sky import make_sky, redraw
+from distsep.table import text_table
 
 SKY = """
 [sky]
@@ -343,6 +344,10 @@ def test_results_that_are_not_there_are_made(alone):
     said = distsep.read(results / "000004.zarr").provenance
     assert (said["seed"], said["overrides"]) == (4, ["sky.seed=4"])
     assert "Synchrotron" in said["run"]["configuration"]
+    table = text_table(distsep.read(results / "000004.zarr")).splitlines()
+    (line,) = (line for line in table if line.startswith("Synchrotron.beta_pl"))
+    assert table[0].split()[3:] == ["sigma", "truth", "pull"]
+    assert line.split()[4] == "-3"
 
 
 def test_a_folder_of_other_files_is_left_alone(alone):

@@ -23,7 +23,7 @@ from distsep.config.run import import_tables, report_directory
 from distsep.data import store
 from distsep.data.fits_scalar import read_mask
 from distsep.data.observation import Observation
-from distsep.data.place import require_folder
+from distsep.data.place import aside, require_folder
 from distsep.rows import OUTPUTS, SkyFolder, SkyRow
 from distsep.skies import Skies
 
@@ -182,7 +182,8 @@ def _sum_up(session: Session, folder: SkyFolder, skies: Skies | None) -> int:
     session.voice.answer(text)
     table, words, picture = (folder.path / name for name in OUTPUTS)
     skies.write(table)
-    words.write_text(text)
+    with aside(words) as new:
+        new.write_text(text)
     files = [table, words]
     if pulls := skies.pulls():
         from distsep.report import pull_plot
