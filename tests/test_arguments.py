@@ -274,6 +274,24 @@ def test_ranks_of_another_instrument(what, one, other, comm):
         distsep.separate(LAWS, mine, priors=PRIOR, comm=comm)
 
 
+@pytest.mark.parametrize("norm", ["max", "mean", 2.0])
+def test_hits_in_units_of_each_ranks_own(norm, comm):
+    """The largest of one rank's pixels is not the largest of the sky."""
+    cells = np.array_split(np.arange(NPIX), comm.size)[comm.rank]
+    depths = distsep.Instrument(NU, depth_p=np.full(7, 60.0))
+    given = {"hits": 1.0 + cells, "hits_norm": norm, "noise_variance": None}
+    mine = observe(cells, depths, **given)
+    if comm.size == 1 or norm == 2.0:
+        found = distsep.separate(LAWS, mine, priors=PRIOR, comm=comm)
+        assert found.dof > 0
+        return
+    with pytest.raises(ValueError, match=rf"hits_norm='{norm}'.*as a number, the same"):
+        distsep.separate(LAWS, mine, priors=PRIOR, comm=comm)
+    # Parts of one observation are in units of the whole.
+    whole = observe(None, depths, **given | {"hits": 1.0 + np.arange(NPIX)})
+    assert distsep.separate(LAWS, whole.share(comm), priors=PRIOR, comm=comm).dof > 0
+
+
 def test_a_template_that_is_zero_on_some_ranks(comm):
     """Zero in the pixels of one rank is no mistake; of all ranks it is."""
     cells = np.array_split(np.arange(NPIX), comm.size)[comm.rank]

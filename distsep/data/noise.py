@@ -27,11 +27,13 @@ class Noise:
             inverse covariance over bands; `(stokes, freq, freq, pix)`: one per pixel.
         kind: `"uniform"`, `"pixel"`, `"dense"` or `"dense_pixel"`: which of these.
         weight: `(pix,)` factor shared by all bands (a hit map), or None for 1.
+        norm: `"max"` or `"mean"` where the weight is in units of that of its pixels.
     """
 
     shape: np.ndarray
     kind: str
     weight: np.ndarray | None = None
+    norm: str | None = None
 
     def __str__(self) -> str:
         return in_words(self.kind, self.weight is not None)
@@ -40,7 +42,7 @@ class Noise:
         """Return the noise of some of the pixels, in the order asked for."""
         shape = self.shape[..., pixels] if self.kind.endswith("pixel") else self.shape
         weight = None if self.weight is None else self.weight[pixels]
-        return Noise(shape, self.kind, weight)
+        return Noise(shape, self.kind, weight, self.norm)
 
 
 def in_words(kind: str, weighted: bool) -> str:
@@ -245,7 +247,8 @@ def described_noise(
             inverse = inverse / np.outer(factor, factor)
         return noise_from_inverse(inverse, nfreq, nstokes, npix)
     shape = shape_of_depths(instrument, stokes, nside)
-    return Noise(shape, "uniform", _hit_weight(hits, hits_norm, npix))
+    norm = hits_norm if isinstance(hits_norm, str) else None
+    return Noise(shape, "uniform", _hit_weight(hits, hits_norm, npix), norm)
 
 
 def shape_of_depths(instrument: Instrument, stokes: str, nside: int) -> np.ndarray:

@@ -205,13 +205,24 @@ def one_noise(observation: Observation, comm: Comm) -> Noise:
     Ranks that have their own arrays may have found shapes that differ by a factor: it
     goes into the weights. Or different shapes or kinds: then every pixel gets its own.
 
+    Raises:
+        ValueError: hits in units of the largest, or the mean, of each rank's own.
+
     Communication: one allgather of the noise, pixels apart.
     """
     own = observation.noise
-    gathered = comm.allgather((own.select(slice(0, 0)), observation.npix))
-    seen = [noise for noise, npix in gathered if npix]
+    header = own.select(slice(0, 0)), observation.npix, observation.is_share
+    gathered = comm.allgather(header)
+    seen = [noise for noise, npix, _ in gathered if npix]
     if not seen:
         return own
+    parts = [noise.norm for noise, npix, is_share in gathered if npix and not is_share]
+    if len(parts) > 1 and (norm := next(filter(None, parts), None)):
+        raise ValueError(
+            f"`Observation(hits_norm={norm!r})`: that of the pixels of one rank, and "
+            f"{len(parts)} ranks have pixels of their own: give the hits at which the "
+            "depth holds as a number, the same on all ranks."
+        )
     if all(_same(noise, seen[0]) for noise in seen):
         return own if observation.npix else seen[0]
     if all(_alike(noise, seen[0]) for noise in seen):
