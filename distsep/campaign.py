@@ -129,7 +129,7 @@ class _Worker:
             self._sky = make_sky(config, group)
         else:
             self._sky = redraw(self._sky, config, group)
-        observation = observe(config, self._sky, group)
+        observation = observe(config, self._sky, group, self._mask)
         said = {
             **observation.provenance,
             "run": self._campaign.run.provenance,
@@ -138,7 +138,6 @@ class _Worker:
         kept = self._folder.results
         result = separate(
             observation=observation.replace(provenance=said),
-            observed=self._mask,
             output=self._folder.result(seed) if kept else None,
             overwrite=kept,
             comm=group,

@@ -145,6 +145,7 @@ def _separate(components, instrument, data, cov, nside, keywords) -> Separation:
             f"(QU) or 3 (IQU) Stokes parameters; got {d.shape}."
         )
     stokes = STOKES[maps.shape[1]]
+    keywords = dict(keywords)
     variance = None
     if cov is not None:
         if np.shape(cov) != d.shape:
@@ -160,6 +161,7 @@ def _separate(components, instrument, data, cov, nside, keywords) -> Separation:
         stokes=stokes,
         nside=healpix.nside_of(maps.shape[-1], "data"),
         noise_variance=variance,
+        observed=keywords.pop("observed", None),
     )
     mixing = MixingMatrix(
         components, observation.instrument, stokes=stokes, fixed=keywords.get("fixed")

@@ -208,7 +208,7 @@ def _require_whole_chunks(observation: Any, comm: Any) -> None:
         raise ValueError(
             f"`separate(output=...)`: ranks {np.flatnonzero(uneven).tolist()} hold "
             f"parts of chunks, this one the pixels [{start}, {start + npix}): expected "
-            f"cuts at multiples of {grid.chunk} pixels. Leave `output` out and use the "
-            "maps of the result, or let all ranks read one store "
-            "(`distsep.open_observation`)."
+            f"cuts at multiples of {grid.chunk} pixels. Give a mask to "
+            "`Observation(observed=...)` before it is shared, leave `output` out, or "
+            "let all ranks read one store (`distsep.open_observation`)."
         )

@@ -36,7 +36,7 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
         observed = _mask(observed, observation)
     if not isinstance(observation, Observation):
         first, last = observation.grid.rank_chunks(comm.rank, comm.size)
-        return StoreSource(observation, first, last, observed)
+        return StoreSource(observation, first, last, observed, comm.size)
     _require_one_sky(observation, comm)
     if comm.size == 1 and observation.is_share:
         raise ValueError(

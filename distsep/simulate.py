@@ -6,10 +6,13 @@ ranks.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from distsep.config.sky import SkyConfig
+from distsep.data.blocks import Grid
 from distsep.data.noise import Noise
 from distsep.data.observation import Observation
 from distsep.data.observation_store import ObservationWriter
@@ -50,41 +53,59 @@ def simulate(
     ) as writer:
         for chunk in range(first, last):
             d, s = sky.chunk(chunk)
-            part = _part(header, sky, d, *sky.grid.chunk_range(chunk))
+            pixels = slice(*sky.grid.chunk_range(chunk))
+            part = _part(header, sky, d, pixels, pixels.start)
             writer.write(chunk, part, truth and s)
             progress(chunk - first + 1, last - first, "observing")
 
 
-def observe(config: SkyConfig, sky: Sky, comm: Comm | None = None) -> Observation:
+def observe(
+    config: SkyConfig,
+    sky: Sky,
+    comm: Comm | None = None,
+    observed: Bool[np.ndarray, " pix"] | None = None,
+) -> Observation:
     """Observe a sky in memory: the pixels that `simulate` would write.
 
     Args:
         config: What the sky was made of.
         sky: The sky.
         comm: The ranks that share it.
+        observed: True for each NEST pixel of the sphere to use; None: all.
 
     Returns:
-        The observation of this rank's chunks.
+        The observation of this rank's chunks, of the pixels that are used.
+
+    Raises:
+        ValueError: if none is.
 
     Communication: none.
     """
-    comm = comm or serial()
-    start, stop = sky.grid.rank_pixels(comm.rank, comm.size)
-    d = np.empty((*sky.sigma.shape, stop - start), config.sky.dtype)
-    for chunk in range(*sky.grid.rank_chunks(comm.rank, comm.size)):
+    comm, npix = comm or serial(), len(sky.cell_ids)
+    used = np.arange(npix) if observed is None else observed[sky.cell_ids].nonzero()[0]
+    if not len(used):
+        raise ValueError("`observation.mask`: leaves no pixel of the simulated sky.")
+    grid = Grid.of(len(used))
+    start, stop = grid.rank_pixels(comm.rank, comm.size)
+    mine = used[start:stop]
+    d = np.empty((*sky.sigma.shape, len(mine)), config.sky.dtype)
+    for chunk in np.unique(mine // sky.grid.chunk).tolist():
         first, last = sky.grid.chunk_range(chunk)
-        d[..., first - start : last - start] = sky.chunk(chunk)[0]
-    return _part(_header(config, sky), sky, d, start, stop)
+        a, b = np.searchsorted(mine, (first, last))
+        inside = slice(None) if b - a == last - first else mine[a:b] - first
+        d[..., a:b] = sky.chunk(chunk)[0][..., inside]
+    header = _header(config, sky).replace(grid=grid)
+    return _part(header, sky, d, mine, start)
 
 
 def _part(
-    header: Observation, sky: Sky, d: np.ndarray, start: int, stop: int
+    header: Observation, sky: Sky, d: np.ndarray, pixels: Any, start: int
 ) -> Observation:
-    """The pixels from `start` to `stop`."""
-    weight = None if sky.weight is None else sky.weight[start:stop]
+    """Some of the pixels of a sky; the first is number `start` of all that are used."""
+    weight = None if sky.weight is None else sky.weight[pixels]
     return header.replace(
         d=d.astype(header.d.dtype, copy=False),
-        cell_ids=sky.cell_ids[start:stop],
+        cell_ids=sky.cell_ids[pixels],
         noise=Noise(header.noise.shape, "uniform", weight),
         start=start,
     )

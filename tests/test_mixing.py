@@ -454,6 +454,26 @@ def test_mistakes_in_beta():
             },
             "`fixed` names 'Dust.temp', which is shared as 'b'",
         ),
+        (
+            [Dust(150.0), Dust(60.0, name="CIB")],
+            {"shared": {"a/b": ["Dust.temp", "CIB.temp"]}},
+            "`shared` should be a word without dots and slashes; got 'a/b'",
+        ),
+        (
+            [Dust(150.0), Dust(60.0, name="CIB")],
+            {"shared": {"calibration.95": ["Dust.temp", "CIB.temp"]}},
+            "`shared` should be a word without dots",
+        ),
+        (
+            [Dust(150.0), Dust(60.0, name="CIB")],
+            {"shared": {"chi2": ["Dust.temp", "CIB.temp"]}},
+            "`shared`: 'chi2' is an array of a result: use another name",
+        ),
+        (
+            [Dust(150.0), Dust(60.0, name="CIB"), Dust(30.0, name="D2")],
+            {"shared": {"t": ["Dust.temp", "CIB.temp"], "u": ["Dust.temp", "D2.temp"]}},
+            "`shared` names 'Dust.temp' in 't' and in 'u': it is one parameter",
+        ),
         ([Component("b", name="X", nu0=30.0)], {}, "`X.b` only rescales .* of X: fix"),
         (
             [Component("c*(nu/30)**b", name="X", unit="K_RJ")],

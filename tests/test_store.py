@@ -18,6 +18,7 @@ from distsep.data.observation import Observation
 from distsep.data.plain import plain
 from distsep.data.result import Result
 from distsep.data.zarr_reader import GroupReader
+from distsep.model import mistakes
 from distsep.model.instrument import Instrument
 
 NSIDE = 8
@@ -348,6 +349,13 @@ def test_an_array_that_says_something_else_is_refused(sky, case):
     edit(sky / name / "zarr.json", keys, value)
     with pytest.raises(ValueError, match=rf"damaged \({name}/zarr.json: {words}"):
         store.open_observation(sky)
+
+
+def test_no_array_of_a_result_is_a_name_that_parameters_may_have(tmp_path):
+    power = {"residual_power": np.ones((3, 2)), "fisher_inverse": np.eye(5)}
+    store.save_result(result().replace(**power), tmp_path / "fit.zarr")
+    found = {file.parent.name for file in tmp_path.glob("fit.zarr/*/zarr.json")}
+    assert {name for name in found if "." not in name} == set(mistakes.ARRAYS)
 
 
 def test_arrays_of_somebody_else_are_none_of_ours(sky):

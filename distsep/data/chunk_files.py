@@ -68,7 +68,8 @@ def check_file(file: Path, array: Any) -> None:
             f"the chunk {file} is missing: the store is damaged, write it again."
         ) from None
     if size != expected:
+        what = "truncated" if size < expected else "too long"
         raise OSError(
-            f"the chunk {file} is truncated: expected {expected} bytes, found {size}. "
+            f"the chunk {file} is {what}: expected {expected} bytes, found {size}. "
             "The store is damaged, write it again."
         )

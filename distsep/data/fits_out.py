@@ -83,7 +83,7 @@ def write_maps(
         table = list(zip(names, units, whole, strict=True))
         scheme = [("INDXSCHM", "IMPLICIT"), ("OBJECT", "FULLSKY")]
         scheme += [("FIRSTPIX", 0), ("LASTPIX", size - 1)]
-    hdu = fits.BinTableHDU.from_columns([_column(*one) for one in table])
+    hdu = fits.BinTableHDU.from_columns([_column(*one, not partial) for one in table])
     for card, value in [
         ("PIXTYPE", "HEALPIX"),
         ("ORDERING", "RING"),
@@ -102,14 +102,14 @@ def write_maps(
     return path
 
 
-def _column(name: str, unit: str, samples: np.ndarray):
-    """Return a column, 1024 samples a row where they divide, as HEALPix does."""
+def _column(name: str, unit: str, samples: np.ndarray, whole: bool):
+    """Return a column; of a whole sphere 1024 samples a row, as HEALPix does."""
     from astropy.io import fits
 
     code = {"f4": "E", "f8": "D", "i2": "I", "i4": "J", "i8": "K"}
     letter = code[samples.dtype.str[1:]]
     rows = samples
-    if len(samples) % 1024 == 0 and name != "PIXEL":
+    if whole and len(samples) % 1024 == 0:
         letter, rows = f"1024{letter}", samples.reshape(-1, 1024)
     return fits.Column(name=name, format=letter, unit=unit or None, array=rows)
 

@@ -243,6 +243,8 @@ class Observation:
 
         They are whole chunks: what is found with them, by all ranks together, has the
         bits of one process. In the caller's order the pixels of other ranks are NaN.
+        Give a mask to `Observation(observed=...)`: that of `separate` would cut later,
+        inside of blocks.
 
         Args:
             comm: Ranks, `distsep.parallel.world()`.

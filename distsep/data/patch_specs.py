@@ -246,7 +246,7 @@ def _pixels(ids, where, header) -> Spec:
             f"{header.caller_npix}), got shape {ids.shape}."
         )
     own = np.atleast_2d(ids)[:, header.caller_index]
-    number = int(own.max(initial=-1)) + 1
+    number = int(ids.max(initial=-1)) + 1  # those without data have no parameter
     return Spec(where, number, lambda _: own, by_stokes=len(own) > 1)
 
 

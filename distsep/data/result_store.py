@@ -192,6 +192,13 @@ def save_result(
             f"`Result.save`: {comm.size} rank(s) hold {held} of the {grid.npix} pixels "
             "of the sky: let all ranks save it, with `comm=`."
         )
+    cut = comm.allgather(grid.whole_chunks(start, npix) is None)
+    if any(cut):
+        raise ValueError(
+            f"`Result.save(comm=...)`: ranks {np.flatnonzero(cut).tolist()} hold parts "
+            f"of chunks: expected cuts at multiples of {grid.chunk} pixels, those of "
+            "`observation.share(comm)` and of stores."
+        )
     arrays = result_arrays(
         result.component_names,
         result.stokes,

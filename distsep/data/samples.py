@@ -5,6 +5,7 @@ a band and Stokes parameter, where Stokes parameters are fitted jointly); a *gro
 Stokes parameter fitted on its own (or the one group of all, jointly). Pure numpy.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +21,13 @@ _RANK = 1e-12
 
 def rows(x: np.ndarray, joint: bool) -> np.ndarray:
     """`(freq, stokes, pix)` -> `(row, group, pix)`."""
-    return x.reshape(-1, 1, x.shape[-1]) if joint else x
+    # No length is left to guess: a rank may have no pixels.
+    return x.reshape(math.prod(x.shape[:-1]), 1, x.shape[-1]) if joint else x
 
 
 def groups(x: np.ndarray, nstokes: int, joint: bool) -> np.ndarray:
     """`(comp [x stokes], group, pix)` -> `(comp, stokes, pix)`."""
-    return x.reshape(-1, nstokes, x.shape[-1]) if joint else x
+    return x.reshape(len(x) // nstokes, nstokes, x.shape[-1]) if joint else x
 
 
 @dataclass(frozen=True)

@@ -65,16 +65,18 @@ class StoreSource:
         stored: A `StoredObservation`.
         first, last: Chunks [first, last) of this rank.
         used: True for each NEST pixel of the sphere to use, or None for all.
+        ranks: Number of ranks that share the store.
     """
 
-    def __init__(self, stored: Any, first: int, last: int, used=None):
+    def __init__(self, stored: Any, first: int, last: int, used=None, ranks: int = 1):
         self.header, self._used = stored, used
         self._owned = first, last
         self.complete = used is None and stored.complete
         self._checked: set[int] = set()
         nf, ns, grid = len(stored.bands), len(stored.stokes), stored.grid
         chunk_bytes = nf * ns * grid.chunk * stored.dtype.itemsize
-        self.resident = chunk_bytes * (last - first) <= RESIDENT
+        # By the share of the rank that has most: all decide alike.
+        self.resident = chunk_bytes * -(-grid.nchunks // ranks) <= RESIDENT
         step = max(last - first, 1) if self.resident else max(PART // chunk_bytes, 1)
         cuts = range(first, max(last, first + 1), step)
         self._runs = [(a, min(a + step, last)) for a in cuts]

@@ -11,6 +11,7 @@ from distsep.model.columns import Source
 from distsep.model.instrument import Instrument
 from distsep.model.law import UNBOUNDED, Bounds
 from distsep.model.mistakes import (
+    ARRAYS,
     InputError,
     fixed_mistakes,
     is_number,
@@ -18,6 +19,7 @@ from distsep.model.mistakes import (
     number_mistakes,
     start_mistakes,
     unknown_names,
+    word_mistakes,
 )
 
 
@@ -154,11 +156,28 @@ def _component_mistakes(components: Sequence[Any]) -> list[str]:
 def _shared_mistakes(shared: Any) -> list[str]:
     """Say if `shared` does not give lists by name."""
     wrong = mapping_mistakes("shared", shared, "{'temp': ['Dust.temp', 'CIB.temp']}")
-    return wrong or [
+    wrong = wrong or [
         f"`shared` of {name!r} should be a list of parameters; got {members!r}"
         for name, members in (shared or {}).items()
         if isinstance(members, str) or not isinstance(members, Iterable)
     ]
+    if wrong:
+        return wrong
+    seen: dict[str, str] = {}
+    for name, members in (shared or {}).items():
+        if name not in members:
+            wrong += word_mistakes("shared", name)
+        if name in ARRAYS:
+            wrong.append(
+                f"`shared`: {name!r} is an array of a result: use another name"
+            )
+        for member in members:
+            if seen.setdefault(member, name) != name:
+                wrong.append(
+                    f"`shared` names {member!r} in {seen[member]!r} and in {name!r}: it "
+                    "is one parameter"
+                )
+    return wrong
 
 
 def _all_parameters(

@@ -67,6 +67,14 @@ def listed(values: Any) -> list[Any]:
     return [values] if single else list(values)
 
 
+ARRAYS = (
+    *("amplitudes", "amplitude_covariance", "cell_ids", "chi2", "residuals"),
+    *("residual_power", "covariance", "hessian_inverse", "fisher_inverse"),
+    *("comp", "stokes", "chosen", "chosen_2", "param", "param_2"),
+)
+"""Arrays of a result store, beside which those of the parameters stand."""
+
+
 def word_mistakes(argument: str, word: Any) -> list[str]:
     """Say if something cannot be part of the name of a parameter, and of its array."""
     if isinstance(word, str) and word and not {".", "/"} & set(word):
