@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from distsep.config import Campaign
-from distsep.config.arguments import SYSTEMATICS
+from distsep.config.tables import SYSTEMATICS
 from distsep.data.fits_scalar import read_mask
 from distsep.flow import separate
 from distsep.parallel import Comm

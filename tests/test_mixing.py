@@ -467,7 +467,7 @@ def test_mistakes_in_beta():
         (
             [Dust(150.0), Dust(60.0, name="CIB")],
             {"shared": {"chi2": ["Dust.temp", "CIB.temp"]}},
-            "`shared`: 'chi2' is an array of a result: use another name",
+            "`shared`: 'chi2' is an array of a result: choose another",
         ),
         (
             [Dust(150.0), Dust(60.0, name="CIB"), Dust(30.0, name="D2")],

@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distsep.config.model import build_law, expand
+from distsep.config.tables import SYSTEMATICS
 from distsep.data.fits_scalar import read_patches, read_scalar
 from distsep.model.components import Component
 from distsep.model.terms import Dipole, Monopole, Regional, Template
 
 if TYPE_CHECKING:
     from distsep.config.run import PatchTable, RunConfig
-
-SYSTEMATICS = {"calibration": 1.0, "band_shift": 0.0, "angle": 0.0}
-"""Instrumental parameters, and their values where nothing is wrong."""
 
 
 def separate_arguments(

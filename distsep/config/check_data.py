@@ -18,6 +18,7 @@ from distsep.config.check_headers import header_problems, maps_nside, sphere_pro
 from distsep.config.check_noise import NOISE_KEYS, noise_problems
 from distsep.config.errors import Place, Problem
 from distsep.config.model import build_instrument
+from distsep.config.tables import SYSTEMATICS
 from distsep.model.instrument import Instrument, instrument, presets
 
 if TYPE_CHECKING:
@@ -75,13 +76,13 @@ def _stored(config: "RunConfig") -> Any:
 def _known_already(config: "RunConfig", where: str) -> Iterator[Problem]:
     """Say what is given that the store, or the simulated sky, knows."""
     table = config.observation
-    maps = ("unit", "ordering", "coordsys", "polcconv", "resolution")
+    maps = ("unit", "ordering", "coordsys", "polcconv", "resolution", "hdu")
     for key in (*maps, *NOISE_KEYS):
         if getattr(table, key) is not None:
             yield (*PLACE, key), f"is known from {where}"
-    if config.instrument.described:
-        key = "preset" if config.instrument.preset is not None else "nu"
-        yield ("instrument", key), f"is known from {where}"
+    for key in sorted(config.instrument.model_fields_set - {*SYSTEMATICS}):
+        if getattr(config.instrument, key) is not None:
+            yield ("instrument", key), f"is known from {where}"
 
 
 def _store(path: str, stokes: str | None) -> Any:

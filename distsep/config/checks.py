@@ -16,6 +16,7 @@ from distsep.config.check_data import Known, data_problems
 from distsep.config.check_headers import sphere_problems
 from distsep.config.errors import Place, Problem, nearest
 from distsep.config.model import build_law, expand
+from distsep.config.tables import SYSTEMATICS
 
 if TYPE_CHECKING:
     from distsep.config.run import ParameterTable, PatchTable, RunConfig
@@ -193,7 +194,7 @@ def _globals(config: "RunConfig", known: Known) -> Iterator[Problem]:
 
 
 def _systematics(config: "RunConfig", bands: list | None) -> Iterator[Problem]:
-    for key in ("calibration", "band_shift", "angle"):
+    for key in SYSTEMATICS:
         table = getattr(config.instrument, key)
         if table is None:
             continue

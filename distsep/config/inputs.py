@@ -95,6 +95,11 @@ def _variance(table: "ObservationTable") -> dict[str, Any]:
     }
     if table.nobs is not None:
         of_i, of_p = table.sigma0, table.sigma0_p or table.sigma0
+        if table.sigma0_p is None and table.stokes == "IQU":
+            log.warning(
+                "sigma0 is taken for Q and U too: where the files have another for the "
+                "polarisation (WMAP), give `sigma0_p`."
+            )
         each = [of_i if letter == "I" else of_p for letter in str(table.stokes)]
         found["sigma0"] = np.array(each, float).T
     return found

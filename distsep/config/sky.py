@@ -16,6 +16,7 @@ from distsep.config.check_data import instrument_problems
 from distsep.config.checks import build_laws
 from distsep.config.errors import Place, Problem
 from distsep.config.tables import (
+    SYSTEMATICS,
     FileTable,
     HitsNorm,
     InstrumentTable,
@@ -147,6 +148,9 @@ def sky_problems(config: SkyConfig) -> Iterator[Problem]:
     yield from file_problems(("sky",), config.sky, "mask", "hits")
     yield from hits_problems(("sky",), config.sky)
     yield from instrument_problems(config.instrument)
+    for key in SYSTEMATICS:
+        if getattr(config.instrument, key) is not None:
+            yield ("instrument", key), "is fitted by a run: a sky is simulated without"
     laws = yield from build_laws(config.component, fix_numbers=False)
     for n, (table, law) in enumerate(zip(config.component, laws, strict=True)):
         place = ("component", n)

@@ -104,6 +104,10 @@ class SystematicTable(Table):
     start: FiniteFloat | None = None
 
 
+# What a run may fit of the instrument, and its value in one that is perfect.
+SYSTEMATICS = {"calibration": 1.0, "band_shift": 0.0, "angle": 0.0}
+
+
 class InstrumentTable(Table):
     """A preset or the bands themselves, and the instrumental parameters to fit.
 

@@ -168,14 +168,12 @@ def _shared_mistakes(shared: Any) -> list[str]:
         if name not in members:
             wrong += word_mistakes("shared", name)
         if name in ARRAYS:
-            wrong.append(
-                f"`shared`: {name!r} is an array of a result: use another name"
-            )
+            wrong.append(f"`shared`: {name!r} is an array of a result: choose another")
         for member in members:
             if seen.setdefault(member, name) != name:
                 wrong.append(
-                    f"`shared` names {member!r} in {seen[member]!r} and in {name!r}: it "
-                    "is one parameter"
+                    f"`shared` names {member!r} in {seen[member]!r} and in {name!r}: "
+                    "it is one parameter"
                 )
     return wrong
 
