@@ -553,6 +553,66 @@ def test_the_order_of_a_template_on_some_pixels_is_that_of_the_maps():
         fit(obs=obs, global_terms=terms)
 
 
+KNOWN = [
+    distsep.CMB(),
+    distsep.Dust(150.0, temp=20.0, beta_d=1.54),
+    distsep.Synchrotron(20.0, beta_pl=-3.0),
+]
+
+
+@pytest.mark.parametrize("std", [1.0, 1e3, 5e4])
+def test_a_prior_counts_however_weak_it_is_beside_the_data(std):
+    """Alone it says what amplitudes and monopoles could exchange."""
+    obs = observation(extra=10.0)
+    found = fit(
+        KNOWN, obs, global_terms=[distsep.Monopole(stokes="Q", prior=(4.0, std))]
+    )
+    A = dense.emission(NU, 1.54, 20.0, -3.0)
+    Q = NPIX * (np.eye(7) - A @ np.linalg.solve(A.T @ A, A.T)) / DEPTH**2
+    C = np.linalg.inv(Q + np.eye(7) / std**2)
+    alpha = C @ (Q @ obs.d[:, 0].mean(-1) + 4 / std**2)
+    values, errors = np.array(list(found.global_terms.values())).T
+    # 1e-12 of the data's information is as much as the reference can tell.
+    np.testing.assert_allclose(errors, np.sqrt(np.diag(C)), rtol=1e-3)
+    assert (np.abs(values - alpha) < 1e-3 * errors).all()
+    assert found.warnings == ()
+
+
+def test_a_prior_that_is_lost_beside_the_data_is_said():
+    terms = [distsep.Monopole(stokes="Q", prior=(4.0, 1e7))]
+    with pytest.raises(ValueError, match="prior of monopole.40, std = 1e.07.*lost"):
+        fit(KNOWN, observation(extra=10.0), global_terms=terms)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs", "newton"])
+def test_patches_that_start_alike_do_not_hide_what_is_degenerate(solver):
+    """Of one law everywhere monopoles are degenerate in more directions."""
+    beta = 1.54 + 0.2 * np.random.default_rng(5).normal(size=12)
+    patch = np.arange(NPIX) // 4
+    rng = np.random.default_rng(6)
+    s = rng.normal(size=(3, 2, NPIX)) * np.array([20, 30, 300])[:, None, None]
+    A = np.stack([dense.emission(NU, b, 20.0, -3.0) for b in beta])[patch]
+    d = np.einsum("pfc,csp->fsp", A, s) + DEPTH * rng.normal(size=(7, 2, NPIX))
+    obs = distsep.Observation(
+        d,
+        distsep.Instrument(NU),
+        stokes="QU",
+        nside=NSIDE,
+        ordering="NEST",
+        noise_variance=np.full((len(NU), 1, 1), DEPTH**2),
+    )
+    more = {"patches": {"Dust.beta_d": 1}, "global_terms": [distsep.Monopole()]}
+    laws = [distsep.CMB(), distsep.Dust(150.0, temp=20.0), KNOWN[2]]
+    found = distsep.separate(laws, obs, solver=solver, **more)
+    start = {"Dust.beta_d": beta}
+    wanted = distsep.separate(laws, obs, solver="newton", start=start, **more)
+    assert found.converged
+    assert wanted.converged
+    off = found.parameters["Dust.beta_d"] - wanted.parameters["Dust.beta_d"]
+    assert (np.abs(off) < 1e-3 * wanted.sigma["Dust.beta_d"]).all()
+    assert found.neg_log_like == pytest.approx(wanted.neg_log_like, abs=1e-6)
+
+
 def test_a_single_band_of_a_term():
     result = fit(global_terms=[distsep.Monopole(bands="90")])
     assert set(result.global_terms) == {"monopole.90.Q", "monopole.90.U"}

@@ -134,9 +134,16 @@ def fit(
         tell(solver, steps, local.distance.max(initial=0.0))
         if (local.distance <= tolerance).all():
             break
-    if start:
+    while start:
+        held = objective.gauge.shape[1]
         x, _ = _solve_linear(objective, local.point.x)
         local = local_model(objective, objective.point(x))
+        left = max_steps - warm - steps
+        if objective.gauge.shape[1] == held or left < 2:
+            break
+        # Patches that started alike hid what tells directions apart: now it is fitted.
+        local, more = descend(objective, local.point, 1e-2 * tolerance, left, told)
+        steps += more
     ok = (local.distance <= tolerance) & ~local.indefinite
     ok[objective.label[local.held]] = False
     ok[objective.pool_label[alike(objective, local.point.x)[0]]] = False

@@ -20,6 +20,10 @@ from distsep.inference.objective import Objective, Point
 # Of the largest eigenvalue, with a unit diagonal: below is the null space. The matrix
 # is summed from residuals, so a degenerate direction comes out at 1e-20 or less.
 NULL = 1e-11
+# Of the data's: a prior below is lost where the two are added.
+_FELT = 1e-14
+# Of a direction, the part along coefficients with priors that is none.
+_OF_PRIORS = 1e-6
 _ROUNDING = 1e-9
 # Above this many coefficients (regions) conjugate gradients take over.
 LARGEST_DENSE = 3000
@@ -50,7 +54,8 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
         The solution; no parameter but the linear ones is looked at.
 
     Raises:
-        ValueError: a coefficient multiplies zero in every sample.
+        ValueError: a coefficient multiplies zero in every sample; a prior that is lost
+            beside the data.
         RuntimeError: conjugate gradients did not converge.
 
     Communication: none; the point holds sums over all ranks.
@@ -82,10 +87,11 @@ def solve_global(objective: Objective, point: Point) -> GlobalSolution:
             )
         return GlobalSolution(before - step, np.zeros((len(linear), 0)))
     matrix = objective.matrix(point, False)[linear][:, linear]
-    M = matrix.toarray()
+    M, precision = matrix.toarray(), system.precision
     inside = _absorbed(objective, point.x)[linear]
     M[inside] = M[:, inside] = 0.0
-    null = null_space(M)
+    names = [objective.parameters.names[i] for i in linear]
+    null = _unknown(M - np.diag(precision), precision, names)
     # The null directions get a weight of their own: the rest is solved as it is.
     filled = M + (np.trace(M) / max(len(M), 1) or 1.0) * null @ null.T
     operator = lx.MatrixLinearOperator(
@@ -118,6 +124,28 @@ def null_space(M: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(scale[:, None] * M * scale)
     null = scale[:, None] * vectors[:, values < NULL * max(values[-1], 1e-300)]
     return np.linalg.qr(null)[0] if null.shape[1] else null
+
+
+def _unknown(data: np.ndarray, precision: np.ndarray, names: list[str]) -> np.ndarray:
+    """Orthonormal directions of which neither the data nor a prior says anything.
+
+    Raises:
+        ValueError: a prior that alone holds one, and is lost when added to the data.
+    """
+    null, diagonal = null_space(data), np.diagonal(data)
+    prior = (precision > 0) & (np.linalg.norm(null, axis=1) > _OF_PRIORS)
+    lost = np.flatnonzero(prior & (precision < _FELT * diagonal))
+    if len(lost):
+        i = lost[0]
+        raise ValueError(
+            f"`separate(global_terms=...)`: the prior of {names[i]}, std = "
+            f"{precision[i] ** -0.5:g}, alone says what the data do not, and is lost "
+            "beside them in double precision: give a std below "
+            f"{(_FELT * diagonal[i]) ** -0.5:.2g}, or no prior for the solution of "
+            "minimum norm."
+        )
+    _, size, right = np.linalg.svd(null[prior])
+    return null @ right[int((size > _OF_PRIORS).sum()) :].T
 
 
 class System(NamedTuple):
