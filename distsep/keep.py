@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ class Kept(NamedTuple):
         patch_of: By kind the function that gives the patches of a part's pixels.
         covariance: Components whose amplitude covariance is kept.
         residuals: Whether residual maps per band are kept.
+        regional: Unit of each component that has an amplitude per region instead.
     """
 
     units: Mapping[str, str]
@@ -47,6 +49,7 @@ class Kept(NamedTuple):
     patch_of: Mapping[str, Any]
     covariance: tuple[str, ...] = ()
     residuals: bool = False
+    regional: Mapping[str, str] = MappingProxyType({})
 
     @property
     def chosen(self) -> np.ndarray:
@@ -168,7 +171,7 @@ class Keeper:
             },
             "component_names": tuple(kept.units),
             "covariance_names": kept.covariance,
-            "units": dict(kept.units),
+            "units": {**kept.units, **kept.regional},
             "nu0": dict(kept.nu0),
             "bands": tuple(header.instrument.bands),
             "stokes": header.stokes,

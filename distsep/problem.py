@@ -140,7 +140,22 @@ class Problem(NamedTuple):
             for k, (_, f) in self.where.items()
             if f is not None and k in mixing.names
         }
-        return Kept(units, nu0, np.array(scale), patch_of, tuple(covariance), residuals)
+        regional = {
+            name: own
+            for name, own in zip(
+                mixing.component_names, mixing.amplitude_units, strict=True
+            )
+            if name not in units
+        }
+        return Kept(
+            units,
+            nu0,
+            np.array(scale),
+            patch_of,
+            tuple(covariance),
+            residuals,
+            regional,
+        )
 
 
 def set_up(components: Any, source: Any, *, comm: Any, **asked: Any) -> Problem:

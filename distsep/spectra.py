@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from distsep.config.sky import AmplitudeTable, PowerLawTable, SkyTable
-from distsep.data.fits_scalar import read_scalar
+from distsep.data.fits_scalar import read_stokes
 from distsep.data.gaussian import gaussian_map, read_spectra
 
 PIVOT = 80.0  # the l at which power laws are normalised
@@ -72,11 +72,8 @@ def whole_maps(
     """
     if amplitude.file is not None:
         fields = amplitude.fields or _all_fields(sky.stokes)
-        columns = [
-            read_scalar(amplitude.file, f, nside=sky.nside, coordsys=sky.coordsys)
-            for f in fields
-        ]
-        return np.stack(columns)
+        sphere = {"nside": sky.nside, "coordsys": sky.coordsys}
+        return read_stokes(amplitude.file, fields, sky.stokes, **sphere)
     lmax = 3 * sky.nside - 1
     cl = _spectra(amplitude, lmax)
     maps = gaussian_map(cl, sky.nside, generator(), fwhm=sky.resolution or 0.0)

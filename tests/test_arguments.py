@@ -292,6 +292,56 @@ def test_hits_in_units_of_each_ranks_own(norm, comm):
     assert distsep.separate(LAWS, whole.share(comm), priors=PRIOR, comm=comm).dof > 0
 
 
+def test_ranks_without_pixels_with_an_angle(comm):
+    """A sky of one chunk: of two ranks one has nothing."""
+    found = distsep.separate(
+        LAWS,
+        observe().share(comm),
+        angle=["60"],
+        priors=PRIOR | {"angle.60": (0.0, 0.01)},
+        residuals=True,
+        comm=comm,
+    )
+    alone = distsep.separate(
+        LAWS, observe(), angle=["60"], priors=PRIOR | {"angle.60": (0.0, 0.01)}
+    )
+    assert found.parameters == alone.parameters
+
+
+def test_results_of_ranks_cut_inside_chunks_are_not_saved(comm, shared_tmp_path):
+    cells = np.array_split(np.arange(NPIX), comm.size)[comm.rank]
+    found = distsep.separate(LAWS, observe(cells), priors=PRIOR, comm=comm)
+    path = shared_tmp_path / "fit.zarr"
+    if comm.size == 1:
+        found.save(path, comm=comm)
+        return
+    with pytest.raises(ValueError, match=r"`Result.save.* hold parts of chunks"):
+        found.save(path, comm=comm)
+
+
+def test_all_ranks_or_none_keep_maps_in_memory(comm, shared_tmp_path, monkeypatch):
+    """Of three chunks one rank of two has two."""
+    rng = np.random.default_rng(9)
+    instrument = distsep.Instrument(NU)
+    whole = distsep.Observation(
+        rng.normal(size=(7, 1, 12 * 32**2)),
+        instrument,
+        stokes="I",
+        nside=32,
+        ordering="NEST",
+        noise_variance=1.0,
+    )
+    path = shared_tmp_path / "sky.zarr"
+    if comm.rank == 0:
+        whole.save(path)
+    comm.barrier()
+    monkeypatch.setattr(source, "RESIDENT", 7 * 4096 * 8)
+    stored = distsep.open_observation(path)
+    found = distsep.separate(LAWS, stored, priors=PRIOR, comm=comm)
+    kept = comm.allgather(found.amplitudes is not None)
+    assert kept == [comm.size > 2] * comm.size
+
+
 def test_a_template_that_is_zero_on_some_ranks(comm):
     """Zero in the pixels of one rank is no mistake; of all ranks it is."""
     cells = np.array_split(np.arange(NPIX), comm.size)[comm.rank]

@@ -184,6 +184,23 @@ def test_ranks_may_share_a_sky(files, comm):
         assert all(row.converged for row in alone.rows)
 
 
+def test_ranks_may_share_a_masked_sky_and_keep_its_result(files, comm):
+    """They cut the pixels that are used, in whole chunks."""
+    use = (np.arange(12 * 64**2) % 5 > 1).astype(float)
+    said = {"units": [""], "nside": 64, "coordsys": "G", "ordering": "NEST"}
+    if comm.rank == 0:
+        write_maps(files / "mask.fits", use[None], names=["M"], **said)
+    comm.barrier()
+    masked = ("run.observation.mask=mask.fits", "sky.sky.nside=64", "campaign.skies=1")
+    each = f"campaign.ranks_per_sky={comm.size}"
+    shared = run(comm, *masked, each, "output.results=true", "output.folder=other")
+    alone = run(comm, *masked)
+    if comm.rank == 0:
+        assert timeless(alone.rows) == timeless(shared.rows)
+        result = distsep.read(files / "other" / "results" / "000003.zarr")
+        assert set(result.cell_ids) <= set(np.flatnonzero(use))
+
+
 def test_ranks_that_cannot_be_grouped_are_refused(alone):
     refused = command("--set", "campaign.ranks_per_sky=2")
     assert refused.exit_code == 2

@@ -270,6 +270,10 @@ def test_mistake_in_a_component(write, component, expected):
             "global.region.component: no `Dust`; valid: CMB",
         ),
         ('[instrument]\npreset = "WMAP"', "instrument.preset: is known from the st"),
+        ('[instrument]\nbandpass = ["a"]', "instrument.bandpass: is known from the st"),
+        ('[instrument]\nresponse = "RJ"', "instrument.response: is known from the st"),
+        ("[instrument]\ndepth_p = [1.0]", "instrument.depth_p: is known from the st"),
+        ('[instrument]\nbands = ["a"]', "instrument.bands: is known from the store"),
         (
             "[instrument]\ncalibration = { bands = [40, 40], std = 0.01 }",
             "instrument.calibration.bands: names a band twice",

@@ -553,6 +553,32 @@ def test_the_order_of_a_template_on_some_pixels_is_that_of_the_maps():
         fit(obs=obs, global_terms=terms)
 
 
+def test_a_template_is_in_the_convention_of_the_maps():
+    rng = np.random.default_rng(4)
+    leak, turned = rng.normal(size=(2, NPIX)), np.array([1.0, -1.0])[:, None]
+    A = dense.emission(NU, 1.54, 20.0, -3.0)
+    d = np.einsum("fc,csp->fsp", A, 30 * rng.normal(size=(3, 2, NPIX)))
+    d[1] += 5 * leak
+    found = {
+        polcconv: distsep.separate(
+            KNOWN,
+            distsep.Observation(
+                d * sign,
+                distsep.Instrument(NU),
+                stokes="QU",
+                nside=NSIDE,
+                polcconv=polcconv,
+                noise_variance=1e-4,
+            ),
+            global_terms=[distsep.Template(leak * sign, bands=["60"])],
+        )
+        for polcconv, sign in (("COSMO", 1.0), ("IAU", turned))
+    }
+    for result in found.values():
+        np.testing.assert_allclose(result.global_terms["template.60"][0], 5, atol=0.02)
+    np.testing.assert_array_equal(found["COSMO"].amplitudes, found["IAU"].amplitudes)
+
+
 KNOWN = [
     distsep.CMB(),
     distsep.Dust(150.0, temp=20.0, beta_d=1.54),

@@ -7,6 +7,7 @@ from astropy.io import fits
 
 import distsep
 from distsep.data.export import export_store
+from distsep.data.fits import read_bands
 
 NSIDE, NU = 8, [40.0, 95.0, 150.0, 220.0, 353.0]
 
@@ -86,6 +87,28 @@ def test_noise_that_is_not_of_the_depths_goes_along(kind, tmp_path):
         names = [header[f"TTYPE{n}"] for n in (1, 2, 3, 4)]
         assert names == ["Q_STOKES", "U_STOKES", "QQ_COV", "UU_COV"]
         assert header["TUNIT4"] == "(uK_CMB)^2"
+
+
+@pytest.mark.parametrize("number", [1024, 12 * 32**2])
+def test_some_pixels_are_one_a_row(number, tmp_path):
+    """Whatever their number: 1024 a row is for whole spheres."""
+    rng = np.random.default_rng(3)
+    observation = distsep.Observation(
+        rng.normal(size=(5, 2, number)),
+        distsep.Instrument(NU, depth_p=[4.0] * 5),
+        stokes="QU",
+        nside=32,
+        ordering="NEST",
+        cell_ids=np.arange(number),
+    )
+    observation.save(tmp_path / "sky.zarr")
+    files = export_store(tmp_path / "sky.zarr", tmp_path / "maps", partial=True)
+    for band, file in enumerate(files):
+        assert file.stat().st_size < 30 * number + 30000
+        q = healpy.read_map(file, field=0, nest=True, dtype=None)
+        np.testing.assert_array_equal(q[:number], observation.d[band, 0])
+    read = read_bands(files, "QU")
+    np.testing.assert_array_equal(read.maps, observation.d)
 
 
 def test_half_a_file_is_not_left(tmp_path, monkeypatch):

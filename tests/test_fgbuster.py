@@ -128,6 +128,20 @@ def test_patches_are_in_ring_order():
     np.testing.assert_allclose(both, np.swapaxes(both, 0, 1), rtol=1e-9)
 
 
+def test_patches_and_a_mask():
+    """Pixels that are not used have no residual; the others are as with NaN there."""
+    golden = Golden("recipes_n16_vary4")
+    maps = np.array(golden.maps("data_inh", slice(1, 3)))
+    use = np.arange(maps.shape[-1]) % 7 > 0
+    options = {"nside": 4, "start": START}
+    said = (components(), golden.instrument)
+    found = basic_comp_sep(*said, maps, observed=use, **options)
+    maps[..., ~use] = np.nan
+    wanted = basic_comp_sep(*said, maps, **options)
+    np.testing.assert_array_equal(found.x, wanted.x)
+    np.testing.assert_array_equal(found.chi, wanted.chi)
+
+
 def test_one_nside_for_each_parameter():
     golden = Golden("recipes_n16_vary4")
     found = basic_comp_sep(

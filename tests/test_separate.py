@@ -519,6 +519,24 @@ def test_it_tells_how_it_goes():
     assert {phase for phase, _, _ in told} >= {"warm start", "adam"}
 
 
+def test_a_patch_without_data_keeps_its_number():
+    """As in maps of the sphere: a start per patch fits whatever is masked."""
+    ids = np.arange(NPIX) % 3
+    start = np.array([1.5, 1.5, np.nan])
+    for spec in (ids, {"map": ids}):
+        found = separate(
+            observe(),
+            patches={"Dust.beta_d": spec},
+            start={"Dust.beta_d": start},
+            observed=ids < 2,
+        )
+        assert np.isnan(found.parameters["Dust.beta_d"]).tolist() == [
+            False,
+            False,
+            True,
+        ]
+
+
 def test_the_arrays_of_the_caller_are_not_changed():
     maps, hits = sky().copy(), np.linspace(0, 2, NPIX)
     ids, mask = np.arange(NPIX) % 2, np.arange(NPIX) > 5

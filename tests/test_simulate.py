@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import shared_file
 
-from distsep.config import read_sky
+from distsep.config import ConfigError, read_sky
 from distsep.data.fits_out import write_maps
 from distsep.data.gaussian import gaussian_map
 from distsep.data.stored_observation import StoredObservation
@@ -196,6 +196,35 @@ def test_a_template_in_another_unit_and_at_another_frequency(sky, tmp_path):
     expected = maps[1:3] * (nu / 30) ** maps[3] / thermodynamic(nu)
     np.testing.assert_allclose(d, expected, rtol=1e-7)
     assert made.constants == {"Synchrotron.beta_pl": None}
+
+
+def test_an_amplitude_in_iau_changes_the_sign_of_u(sky, tmp_path):
+    maps = np.random.default_rng(2).normal(size=(3, 12 * 4**2))
+    said = {"nside": 4, "coordsys": "G", "ordering": "NEST", "units": ["uK_CMB"] * 3}
+    found = {}
+    for polcconv, sign in (("COSMO", 1), ("IAU", -1)):
+        path = tmp_path / f"{polcconv}.fits"
+        turned = maps * np.array([1, 1, sign])[:, None]
+        write_maps(path, turned, names=list("IQU"), polcconv=polcconv, **said)
+        config = sky(
+            f"""
+            [sky]
+            nside = 4
+            noise = false
+            [[component]]
+            kind = "CMB"
+            amplitude = {{{{ file = "{path}" }}}}
+            """
+        )
+        found[polcconv] = make_sky(config).chunk(0)[0]
+    np.testing.assert_array_equal(found["IAU"], found["COSMO"])
+    np.testing.assert_allclose(found["IAU"][0], maps[1:], rtol=1e-12)
+
+
+@pytest.mark.parametrize("key", ["calibration", "band_shift", "angle"])
+def test_what_a_sky_is_simulated_without_is_refused(sky, key):
+    with pytest.raises(ConfigError, match=f"instrument.{key}: is fitted by a run"):
+        sky(overrides=[f'instrument.{key}.bands=["50"]'])
 
 
 def test_gaussian_maps_have_their_spectra():

@@ -2,11 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from distsep.config.model import build_law, expand
 from distsep.config.tables import SYSTEMATICS
-from distsep.data.fits_scalar import read_patches, read_scalar
+from distsep.data.fits_scalar import read_patches, read_stokes
 from distsep.model.components import Component
 from distsep.model.terms import Dipole, Monopole, Regional, Template
 
@@ -111,11 +109,13 @@ def global_terms(config: "RunConfig", sphere: dict[str, Any]) -> list[Any]:
         if table.name is not None:
             said["name"] = table.name
         if table.kind == "template":
-            columns = [
-                read_scalar(str(table.file), column, **sphere)
-                for column in table.columns or [0]
-            ]
-            said["map"] = columns[0] if len(columns) == 1 else np.stack(columns)
+            columns = table.columns or [0]
+            letters = {2: "QU", 3: "IQU"}.get(len(columns), table.stokes or "")
+            alone = len(letters) > len(columns)  # one map for several of them
+            maps = read_stokes(
+                str(table.file), columns, "" if alone else letters, **sphere
+            )
+            said["map"] = maps[0] if len(columns) == 1 else maps
             said |= {"common": table.common, "ordering": "NEST"}
         make = {"monopole": Monopole, "dipole": Dipole, "template": Template}
         found.append(make[table.kind](**said, prior=prior))

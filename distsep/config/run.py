@@ -133,7 +133,8 @@ class GlobalTable(Table):
             parameter of the data (then they share their coefficients).
         common: One coefficient for all bands.
         component, regions: Of a "region".
-        prior: Of each coefficient, in uK_CMB (per unit of the template).
+        prior: Of each coefficient, in uK_CMB (per unit of the template); of a "region"
+            in a millionth of the unit of its law, uK_RJ of K_RJ.
     """
 
     kind: Literal["monopole", "dipole", "template", "region"]

@@ -4,6 +4,7 @@ Arrays of the whole sphere, in NEST order.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,38 @@ def read_scalar(
                 f"{what}: taken as {missing:g}."
             )
     return m
+
+
+def read_stokes(
+    path: str | Path,
+    columns: Sequence[str | int],
+    stokes: str,
+    *,
+    nside: int | None = None,
+    coordsys: str | None = None,
+) -> Inexact[np.ndarray, "column pix"]:
+    """Read a column for each Stokes parameter; U of a file in IAU changes sign.
+
+    Args:
+        path: FITS file.
+        columns: Names or numbers of the columns.
+        stokes: Their Stokes parameters.
+        nside: As for `read_scalar`.
+        coordsys: As for `read_scalar`.
+
+    Returns:
+        The whole sphere in NEST order, in COSMO.
+    """
+    maps = np.stack(
+        [read_scalar(path, one, nside=nside, coordsys=coordsys) for one in columns]
+    )
+    if "U" in stokes and FitsTable.open(Path(path), None, None).polcconv == "IAU":
+        maps[stokes.index("U")] *= -1
+        log.warning(
+            f"{Path(path).name}: POLCCONV = IAU: the sign of U is turned; inside it is "
+            "COSMO."
+        )
+    return maps
 
 
 def check_sphere(table: FitsTable, *, nside: int | None, coordsys: str | None) -> None:

@@ -76,6 +76,7 @@ class Observation:
         polcconv: Always `"COSMO"` inside.
         resolution: Common FWHM [arcmin] of the maps, or None.
         provenance: Where the data came from.
+        caller_polcconv: That of the caller's maps, of templates beside them too.
         caller_npix: Length of the caller's pixel axis, if it came from arrays.
         caller_index: Place of each local pixel on the caller's pixel axis, or None.
         warnings: What the user should hear of.
@@ -93,6 +94,7 @@ class Observation:
     polcconv: str = "COSMO"
     resolution: float | None = None
     provenance: dict = field(default_factory=dict)
+    caller_polcconv: str = "COSMO"
     caller_npix: int | None = None
     caller_index: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
@@ -181,6 +183,7 @@ class Observation:
             nside=nside,
             coordsys=coordsys,
             resolution=resolution,
+            caller_polcconv=polcconv,
             caller_npix=npix,
             caller_index=index,
             warnings=warnings,

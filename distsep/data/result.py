@@ -48,7 +48,7 @@ class Result:
         message: One sentence on how the fit ended.
         warnings: What the user should hear of.
         component_names: Order of the component axis.
-        units: Unit of the amplitudes of each component.
+        units: Unit of the amplitudes of each component, those by region too.
         nu0: Reference frequency [GHz] of each component, if it has one.
         bands, stokes, nside, coordsys, polcconv: Of the observation.
         cell_ids: NEST numbers of the pixels of this rank that were used, ascending.

@@ -103,7 +103,7 @@ def result_arrays(
         residuals: Number of bands of residual maps, if they are kept.
     """
     nc, ns = len(components), len(stokes)
-    every = set(units.values())
+    every = {units[name] for name in components}
     said = {"components": list(components), "unit_of": dict(units)}
     arrays = {
         "cell_ids": cell_ids_array(nside),

@@ -35,7 +35,8 @@ class PixelMaps:
         """Take a map of the caller's pixels, or of the whole sphere, to a part.
 
         A map of a whole sphere that the maps cover too is in the caller's order, unless
-        an ordering is given.
+        an ordering is given. U of a map per Stokes parameter is in the convention of
+        the caller's maps.
 
         Raises:
             ValueError: another length, or a pixel without a value.
@@ -67,4 +68,8 @@ class PixelMaps:
                 f"`Template(name={name!r})` has no value in {int(bad.sum())} observed "
                 "pixels: mask them with `observed=`, or fill the template."
             )
+        turned = getattr(self._header, "caller_polcconv", "COSMO") == "IAU"
+        if turned and m.ndim == 2 and "U" in obs.stokes:
+            values = values.copy()
+            values[obs.stokes.index("U")] *= -1
         return values

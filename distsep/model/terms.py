@@ -93,7 +93,7 @@ class Template:
     Args:
         map: `(pix,)` or `(stokes, pix)`, on the caller's pixels or the whole sphere.
             With a Stokes axis (leakage of I into Q and U, say) one coefficient is
-            common to the Stokes parameters.
+            common to the Stokes parameters, and U is in the convention of the maps.
         bands: Names or numbers of bands; None: all.
         stokes: Letters of a map without Stokes axis; None: all.
         common: One coefficient for all bands, in uK_CMB per unit of the map.
@@ -125,6 +125,9 @@ class Regional:
         component: Name of the component.
         regions: Where: an nside, an integer map, `{"kmeans": n}`, ...; None: one.
         prior: (mean, std) of each amplitude.
+
+    Its amplitudes, and their prior, are in a millionth of the unit of the law (uK_RJ of
+    a law in K_RJ), whatever the unit of the maps of the others: `Result.units`.
     """
 
     component: str
