@@ -104,8 +104,11 @@ class Problem(NamedTuple):
 
     def warnings(self, parameters: Mapping[str, Any]) -> list[str]:
         """What the user should hear of the model, at the parameters that were found."""
-        found = bandpass_warnings(self.mixing, parameters)
-        return [*start_warnings(self.unstarted), *found]
+        return [
+            *start_warnings(self.unstarted),
+            *bandpass_warnings(self.mixing, parameters),
+            *beam_warnings(self.plan.source.header),
+        ]
 
     def pixel_source(self, maps: Any) -> PairSource | OnesSource:
         """Other maps of the pixels of this problem, with its noise.
@@ -278,6 +281,20 @@ def start_warnings(unstarted: Sequence[str]) -> list[str]:
         f"{', '.join(unstarted)} started at 1, for want of a start: far from the "
         "truth a fit may end in another optimum, with components exchanged. Give "
         "`start={...}` or `Component(defaults={...})`."
+    ]
+
+
+def beam_warnings(header: Any) -> list[str]:
+    """Say that bands of different beams are fitted pixel by pixel."""
+    smoothed, fwhm = header.resolution is not None, header.instrument.fwhm
+    known = [] if fwhm is None else fwhm[~np.isnan(fwhm)]
+    if smoothed or header.provenance.get("simulated") or len(set(known)) < 2:
+        return []
+    small, large = min(known), max(known)
+    return [
+        f"the bands have beams of {small:g} to {large:g} arcmin, and no common "
+        f"resolution is declared: below {large:g} arcmin components leak into one "
+        "another. Smooth the maps to one beam, and say so: `resolution`."
     ]
 
 

@@ -126,7 +126,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def _facts(result: Result) -> list[str]:
     """Return what there is to say beside the parameters."""
     fit = goodness(result)
-    lines = [str(fit) if fit else "chi2 is not quoted: see the warnings"]
+    why = "it is not finite" if result.dof > 0 else f"dof = {result.dof}"
+    lines = [str(fit) if fit else f"chi2 is not quoted: {why}"]
     lines += [_spoken(result), f"steps: {result.steps}"]
     if result.reduced is not None:
         few, many = result.reduced

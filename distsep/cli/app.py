@@ -169,6 +169,12 @@ def import_(
         str | None,
         typer.Option(help="Depths of Q, U [uK_CMB arcmin].", show_default=False),
     ] = None,
+    bandpass: Annotated[
+        str | None, typer.Option(help=show.BANDPASS, show_default=False)
+    ] = None,
+    response: Annotated[
+        str | None, typer.Option(help=show.RESPONSE, show_default=False)
+    ] = None,
     unit: Annotated[
         str | None,
         typer.Option(
@@ -275,6 +281,8 @@ def import_(
         "bands": _words(bands),
         "depth_i": _numbers(depth_i, "--depth-i"),
         "depth_p": _numbers(depth_p, "--depth-p"),
+        "bandpass": _words(bandpass),
+        "response": _words(response),
     }
     files = [{"file": str(path), "columns": _columns(columns)} for path in maps]
     with session(quiet=quiet, log_file=log_file) as current:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+BANDPASS = "Files of (GHz, transmission), one for each map; single frequencies else."
+RESPONSE = "What they multiply: intensity, RJ, weights; of all, or of each map."
 PRESETS = "LiteBIRD, Planck, SO-SAT, SO-LAT, CMB-S4, PICO, WMAP"
 UNITS = "K_CMB, mK_CMB, uK_CMB, K_RJ, mK_RJ, uK_RJ, MJy/sr, kJy/sr, Jy/sr"
 

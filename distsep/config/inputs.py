@@ -108,4 +108,7 @@ def _variance(table: "ObservationTable") -> dict[str, Any]:
 def describe(instrument: Instrument) -> str:
     """The bands of an instrument in one line."""
     name = f"{instrument.name}: " if instrument.name else ""
-    return f"{name}{len(instrument.bands)} bands, {', '.join(instrument.bands)}"
+    pairs = zip(instrument.bands, instrument.nu, strict=True)
+    bands = [b if b == f"{nu:g}" else f"{b} ({nu:g} GHz)" for b, nu in pairs]
+    what = "with bandpasses" if any(instrument.bandpass) else "single frequencies"
+    return f"{name}{len(bands)} bands, {', '.join(bands)}; {what}"

@@ -12,6 +12,9 @@ from distsep.model import units
 from distsep.model.mistakes import listed, unit_of
 from distsep.model.quadrature import RESPONSES, Quadrature
 
+# Of the largest transmission: above, a frequency is in the band.
+_IN_BAND = 0.01
+
 
 class Instrument:
     """Frequency bands and what is known of them.
@@ -58,8 +61,8 @@ class Instrument:
         self.depth_p = _vector(depth_p, nf, "depth_p", mistakes)
         self.depth_i = _vector(depth_i, nf, "depth_i", mistakes)
         self.fwhm = _vector(fwhm, nf, "fwhm", mistakes)
-        named = (f"{v:g}" for v in self.nu) if bands is None else listed(bands)
-        self.bands = tuple(map(str, named))
+        named = (f"{v:g}" for v in self.nu) if bands is None else bands
+        self.bands = tuple(map(str, named if np.iterable(named) else [named]))
         words = [response] * nf if isinstance(response, str) else listed(response)
         self.response: tuple[str, ...] = tuple(words)
         if not (np.isfinite(self.nu) & (self.nu > 0)).all():
@@ -90,6 +93,7 @@ class Instrument:
         self.bandpass = tuple(
             None if t is None else _table(t, i, mistakes) for i, t in enumerate(tables)
         )
+        mistakes += self._elsewhere()
         if mistakes:
             raise ValueError(f"`Instrument(...)`: {'; '.join(mistakes)}.")
 
@@ -166,6 +170,21 @@ class Instrument:
         sizes = {k: getattr(self, k) for k in ("depth_p", "depth_i", "fwhm")}
         found = {k: self._where(v < 0) for k, v in sizes.items() if v is not None}
         return ", ".join(f"`{k}` of {', '.join(b)}" for k, b in found.items() if b)
+
+    def _elsewhere(self) -> list[str]:
+        """Say of bandpasses that are not about the frequency of their band."""
+        found = []
+        for band, nu, table in zip(self.bands, self.nu, self.bandpass, strict=False):
+            if table is None or not len(table[0]):
+                continue
+            inside = table[0][table[1] >= _IN_BAND * table[1].max()]
+            if not inside[0] <= nu <= inside[-1]:
+                found.append(
+                    f"the bandpass of {band} is that of {inside[0]:g} to "
+                    f"{inside[-1]:g} GHz, and its `nu` is {nu:g}: it is another "
+                    "band's, or in another unit"
+                )
+        return found
 
     def _where(self, condition: np.ndarray) -> list[str]:
         return [band for band, bad in zip(self.bands, condition, strict=True) if bad]
