@@ -77,7 +77,8 @@ def separate(
         observation: Maps in memory (with `comm`, those of this rank, as of
             `observation.share(comm)`), or what `distsep.open_observation` returns: then
             every rank reads its own chunks.
-        patches: By parameter name, where it has one value: see `read_patches`.
+        patches: By parameter name, where it has one value: an nside, whose cells are
+            numbered in NEST order; ids of the pixels; see `read_patches`.
         start: Where to start: a number, from which one value for the whole sky is
             found for patches to start at; or one per patch, NaN where it has no data.
         fixed: Parameters held at a number.
@@ -97,7 +98,8 @@ def separate(
             its variance over that, `(freq,)` or `(freq, stokes)`. The noise bias of the
             likelihood is then taken off; errors and chi2 stay those of the assumed.
         observed: True for each pixel to use: of maps in memory in their own order, of a
-            stored observation for the NEST pixels of the sphere.
+            stored observation for the sphere in RING order, as all maps of a sphere
+            are unless `{"map": ..., "ordering": "NEST"}` says otherwise.
         amplitude_unit: Of the amplitudes at nu0 (a monochromatic reference).
         amplitude_covariance: Components whose amplitude covariance is kept.
         residuals: Keep residual maps of every band.

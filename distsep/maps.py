@@ -1,10 +1,12 @@
 """The maps a separation is given: of one rank or of many, in memory or in a store."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from distsep.agreement import differences, in_words
+from distsep.data import healpix
 from distsep.data.given_maps import checked_mask
 from distsep.data.observation import Observation
 from distsep.data.observation_store import one_noise
@@ -18,7 +20,8 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
     Args:
         observation: An `Observation`, of this rank's pixels, or a stored one.
         observed: True for each pixel to use, or None: of maps in memory those this rank
-            was given, in their order; of a store the NEST pixels of the sphere.
+            was given, in their order; of a store those of the sphere, in RING order, or
+            `{"map": ..., "ordering": "NEST"}`.
         comm: Ranks.
 
     Raises:
@@ -70,12 +73,21 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
 
 
 def _mask(observed: Any, observation: Observation | StoredObservation) -> np.ndarray:
-    """A mask of the caller's pixels, or of the sphere."""
+    """A mask of the caller's pixels; or of the sphere, in NEST order."""
     if isinstance(observation, Observation) and observation.caller_npix is not None:
         return checked_mask("separate", observed, observation.caller_npix)
+    ordering = "RING"
+    if isinstance(observed, Mapping):
+        if "map" not in observed or not set(observed) <= {"map", "ordering"}:
+            raise ValueError(
+                "`separate(observed=...)`: expected {'map': ..., 'ordering': 'NEST'}, "
+                f"got the keys {', '.join(map(repr, observed))}."
+            )
+        ordering, observed = observed.get("ordering", "RING"), observed["map"]
     nside = observation.nside
-    of = f"the NEST pixels of nside {nside}"
-    return checked_mask("separate", observed, 12 * nside**2, of)
+    of = f"the sphere of nside {nside}"
+    mask = checked_mask("separate", observed, 12 * nside**2, of)
+    return healpix.reorder(mask, healpix.check_ordering(ordering), "NEST")
 
 
 def _require_one_sky(observation: Observation, comm: Any) -> None:

@@ -92,6 +92,7 @@ def report(
         files.append(directory / "report.png")
         _write(_figure(panels, _heading(result)), files[-1])
         panels = parameter_panels(result)
+        (directory / "parameters.png").unlink(missing_ok=True)  # of another result
         if panels:
             heading = ("Parameters with patches", _origin(result))
             files.append(directory / "parameters.png")

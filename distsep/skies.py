@@ -49,7 +49,10 @@ class Skies:
         found = {}
         for kind in self.good[0].values if self.good else ():
             true = self.truth.get(kind)
-            if true is not None and len(own := _pulls(*self.of(kind), true)):
+            if true is None:
+                continue
+            own = _pulls(*self.of(kind), true)
+            if len(own := own[np.isfinite(own)]):
                 found[kind] = own
         z = np.array([row.z for row in self.good])
         if np.isfinite(z).any():
@@ -78,13 +81,15 @@ class Skies:
         return "\n".join([*aligned(rows), "", *self._facts()]) + "\n"
 
     def _line(self, kind: str) -> tuple[str, ...]:
-        """Of one kind: patches are counted as so many skies."""
+        """Of one kind, all patches together; errors are from sky to sky."""
         values, errors = self.of(kind)
         true = self.truth.get(kind)
         if not np.isfinite(errors).any():
             return kind, "", "", "", "", "", ""
         scatter = np.sqrt(values.var(0, ddof=1).mean()) if len(values) > 1 else np.nan
-        error = scatter / np.sqrt(values.size)
+        error = np.nan
+        if len(values) > 1:  # patches of a sky share what is off in it
+            error = values.mean(1).std(ddof=1) / np.sqrt(len(values))
         digits = _digits(error if np.isfinite(error) else np.nanmean(errors))
         mean = f"{values.mean():.{digits}f}"
         said = "varies" if true is None and kind in self.truth else ""
@@ -117,7 +122,7 @@ class Skies:
         ]
         z = self.pulls().get("chi2")
         if z is not None:
-            mean, spread = _moments(z)
+            mean, spread = _moments(z[:, None])
             words = f"chi2 - dof in standard deviations: {mean}"
             lines.append(f"{words}, spread {spread}" if spread else words)
         if number:
@@ -128,21 +133,27 @@ class Skies:
 
 
 def _pulls(values: np.ndarray, errors: np.ndarray, true: float) -> np.ndarray:
-    """(values - truth) / errors where there are errors."""
-    known = errors > 0  # NaN: none
-    return (values[known] - true) / errors[known]
+    """(values - truth) / errors, `(sky, patch)`; NaN where there is no error."""
+    return (values - true) / np.where(errors > 0, errors, np.nan)
 
 
 def _moments(x: np.ndarray) -> tuple[str, str]:
-    """Mean and standard deviation, with their errors, in words."""
-    n = len(x)
+    """Mean and standard deviation of `(sky, patch)`, with their errors, in words.
+
+    The errors are those of the scatter from sky to sky: patches are not independent.
+    """
+    x = x[:, np.isfinite(x).all(0)]
+    n = len(x) if x.size else 0
     if n < 2:
         return f"{x.mean():+.2f}" if n else "", ""
-    spread = x.std(ddof=1)
-    digits = _digits(spread / np.sqrt(n))
+    mean, spread = x.mean(), x.std(ddof=1)
+    error = x.mean(1).std(ddof=1) / np.sqrt(n)
+    squares = ((x - mean) ** 2).mean(1)
+    of_spread = squares.std(ddof=1) / np.sqrt(n) / (2 * max(spread, 1e-300))
+    digits = _digits(error)
     return (
-        f"{x.mean():+.{digits}f} +- {spread / np.sqrt(n):.{digits}f}",
-        f"{spread:.{digits}f} +- {spread / np.sqrt(2 * n):.{digits}f}",
+        f"{mean:+.{digits}f} +- {error:.{digits}f}",
+        f"{spread:.{digits}f} +- {of_spread:.{digits}f}",
     )
 
 

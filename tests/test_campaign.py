@@ -480,10 +480,23 @@ def test_pulls_and_moments_are_those_of_numpy():
     np.testing.assert_allclose(skies.pulls()["chi2"], z)
     text = skies.text()
     mean, spread = pulls.mean(), pulls.std(ddof=1)
-    assert f"{mean:+.3f} +- {spread / 10:.3f}" in text
-    assert f"{spread:.3f} +- {spread / np.sqrt(200):.3f}" in text
+    error = pulls.reshape(50, 2).mean(1).std(ddof=1) / np.sqrt(50)
+    assert f"{mean:+.3f} +- {error:.3f}" in text
+    squares = ((pulls - mean) ** 2).reshape(50, 2).mean(1)
+    error = squares.std(ddof=1) / np.sqrt(50) / (2 * spread)
+    assert f"{spread:.3f} +- {error:.3f}" in text
     assert "51 skies, 50 converged" in text
     assert "left out: seeds 50" in text
+
+
+def test_patches_that_move_together_are_not_so_many_skies():
+    """Of 40 skies whose 12 patches are all one, the errors are those of 40 numbers."""
+    z = np.random.default_rng(4).normal(size=(40, 1))
+    rows = [row_of(n, v.tolist(), [1.0] * 12) for n, v in enumerate(np.tile(z, 12))]
+    text = Skies(rows, {"A.x": 0.0}).text()
+    error = z.std(ddof=1) / np.sqrt(40)
+    assert f"{z.mean():+.2f} +- {error:.2f}" in text
+    assert f"{z.mean():.2f} +- {error:.2f}" in text
 
 
 def test_values_without_an_error_have_no_pull():

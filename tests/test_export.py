@@ -133,6 +133,11 @@ def test_depths_need_no_columns_and_covariances_are_missed(tmp_path, caplog):
     observed().save(tmp_path / "depths.zarr")
     (file, *_) = export_store(tmp_path / "depths.zarr", tmp_path / "depths")
     assert fits.getheader(file, 1)["TFIELDS"] == 2
+    assert "not of this store" not in caplog.text
+    file.with_name("Dust.fits").write_bytes(file.read_bytes())
+    export_store(tmp_path / "depths.zarr", tmp_path / "depths", overwrite=True)
+    assert "depths has FITS files that are not of this store: Dust.fits" in caplog.text
+    caplog.clear()
     assert not caplog.records
     observed(inverse_noise=np.eye(5)).save(tmp_path / "dense.zarr")
     (file, *_) = export_store(tmp_path / "dense.zarr", tmp_path / "dense")

@@ -46,7 +46,8 @@ def test_the_run_toml_is_a_good_configuration(tmp_path, monkeypatch):
     assert config.global_[0].bands == ["40", "50"]
 
 
-def test_the_python_runs_and_finds_the_truth():
+def test_the_python_runs_and_finds_the_truth(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     maps, s, truth = sky(nside=8)
     program = block("python").replace("nside=64", "nside=8")
     program = program.replace(
@@ -60,6 +61,11 @@ def test_the_python_runs_and_finds_the_truth():
     assert off.shape == (12,)
     assert np.all(np.abs(off) < 0.01 * result.sigma["Dust.beta_d"])
     np.testing.assert_allclose(result.amplitudes, s, atol=0.5)
+    assert (tmp_path / "pictures" / "report.png").exists()
+    read = distsep.read(tmp_path / "python.zarr")
+    np.testing.assert_array_equal(
+        np.sort(read.amplitudes, axis=-1), np.sort(result.amplitudes, axis=-1)
+    )
 
 
 def command(name):

@@ -248,8 +248,10 @@ def test_the_pictures_are_drawn(tmp_path, monkeypatch, stored):
 def test_one_value_of_everything_needs_one_picture(tmp_path):
     _, result, _ = sky()
     result = dataclasses.replace(result, patches={})
+    (tmp_path / "parameters.png").write_bytes(b"of another result")
     names = [file.name for file in report(result, tmp_path)]
     assert names == ["report.txt", "report.png"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
 
 
 def test_a_part_of_the_sky_is_not_drawn_as_the_sky(tmp_path):

@@ -519,6 +519,22 @@ def test_it_tells_how_it_goes():
     assert {phase for phase, _, _ in told} >= {"warm start", "adam"}
 
 
+def test_a_mask_of_a_store_is_in_ring_order_as_maps_are(tmp_path):
+    mask = healpy.pix2ang(NSIDE, np.arange(NPIX), lonlat=True)[1] > 20
+    wanted = separate(observe(observed=mask))
+    observe().save(tmp_path / "sky.zarr")
+    nest = {"map": healpy.reorder(mask, r2n=True), "ordering": "NEST"}
+    for stored in (distsep.open_observation, distsep.read):
+        for given in (mask, nest, {"map": mask}):
+            found = separate(stored(tmp_path / "sky.zarr"), observed=given)
+            assert (in_sigma(found, wanted) < 1e-6).all()
+            assert found.dof == wanted.dof
+    with pytest.raises(
+        ValueError, match=r"expected \{'map': ..., 'ordering': 'NEST'\}"
+    ):
+        separate(distsep.read(tmp_path / "sky.zarr"), observed={"mask": mask})
+
+
 def test_a_patch_without_data_keeps_its_number():
     """As in maps of the sphere: a start per patch fits whatever is masked."""
     ids = np.arange(NPIX) % 3

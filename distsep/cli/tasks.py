@@ -131,7 +131,8 @@ def _maps(config: RunConfig, comm: Any) -> tuple[Any, Any]:
     data.provenance = {**data.provenance, **said}
     observed = None
     if table.mask is not None:
-        observed = read_mask(table.mask, nside=data.nside, coordsys=data.coordsys)
+        mask = read_mask(table.mask, nside=data.nside, coordsys=data.coordsys)
+        observed = {"map": mask, "ordering": "NEST"}
     return data, observed
 
 

@@ -16,6 +16,9 @@ from distsep.data.zarr_reader import GroupReader
 
 log = logging.getLogger("distsep")
 
+# Files that are named where there are many.
+_NAMED = 4
+
 
 def export_store(
     path: str | Path,
@@ -66,6 +69,13 @@ def export_store(
             overwrite=overwrite,
         )
         files.append(file)
+    others = sorted({*directory.glob("*.fits")} - {*files})
+    if others:
+        more = ", ..." if len(others) > _NAMED else ""
+        log.warning(
+            f"{directory} has FITS files that are not of this store: "
+            f"{', '.join(file.name for file in others[:_NAMED])}{more}"
+        )
     return files
 
 

@@ -301,6 +301,8 @@ class _Translator:
             return self.power(left, right)
         apply = _ARITHMETIC.get(type(node.op))
         if apply is None:
+            if isinstance(node.op, ast.BitXor):
+                raise self.refuse("^ is no power: write **")
             raise self.refuse(f"{type(node.op).__name__} is not one of + - * / **")
         minus_one = isinstance(node.op, ast.Sub) and right == 1
         if minus_one and isinstance(left, sympy.exp):
