@@ -351,6 +351,7 @@ def _apply(
     applied = result.replace(
         **{**keeper.maps(), "chi2_total": chi2, "neg_log_like": chi2 / 2},
         residual_power=None,
+        reduced=None,
         warnings=(*result.warnings, *(uncorrelated(errors) if spread else ())),
         message="the weights of another fit: nothing was fitted to these maps",
     )

@@ -71,6 +71,8 @@ class Sphere:
 def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
     """Return the maps of the first picture: four, or three without `observation`.
 
+    And, of I, Q and U, the intensities of two components.
+
     Args:
         result: A whole result.
         observation: What was separated, in memory or stored, or None.
@@ -87,10 +89,7 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
     if observation is not None:
         seen = np.isfinite(maps["amplitudes"]).any((0, 1))
         panels.append(_band_panel(observation, sphere, seen, letter))
-    m = sphere.drawn(s)
-    note = f"rms {_three(_rms(s))} {in_words(unit)}"
-    title = f"Recovered {_at(result, name)}, {letter}"
-    panels.append(Panel(title, note, m, unit, _even(m, 99.5)))
+    panels.append(_recovered(result, sphere, s, name, letter, 99.5))
     if truth is not None and _comparable(result, truth.truth, name):
         panels.append(_error_panel(sphere, truth, s, (name, unit), letter, row))
     elif name in result.covariance_names:
@@ -102,13 +101,24 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
         panels.append(Panel(title, note, m, unit, _range(m), "viridis"))
     elif len(names) > 1:
         other = 1 if cmb == 0 else 0
-        s, unit = maps["amplitudes"][other, row], result.units.get(names[other], "")
-        m = sphere.drawn(s)
-        title = f"Recovered {_at(result, names[other])}, {letter}"
-        note = f"rms {_three(_rms(s))} {in_words(unit)}"
-        panels.append(Panel(title, note, m, unit, _even(m, 98.0)))
+        s = maps["amplitudes"][other, row]
+        panels.append(_recovered(result, sphere, s, names[other], letter, 98.0))
     panels.append(_chi2_panel(result, sphere, maps["chi2"]))
+    if result.stokes == "IQU":  # the intensity too
+        order = [cmb, *(n for n in range(len(names)) if n != cmb)][:2]
+        panels += [
+            _recovered(result, sphere, maps["amplitudes"][n, 0], names[n], "I", 98.0)
+            for n in order
+        ]
     return panels
+
+
+def _recovered(result, sphere, s, name, letter, percentile) -> Panel:
+    """Return the amplitudes of a component, in one Stokes parameter."""
+    m, unit = sphere.drawn(s), result.units.get(name, "")
+    note = f"rms {_three(_rms(s))} {in_words(unit)}"
+    title = f"Recovered {_at(result, name)}, {letter}"
+    return Panel(title, note, m, unit, _even(m, percentile))
 
 
 def _comparable(result: Result, truth: Any, name: str) -> bool:
