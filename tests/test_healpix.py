@@ -529,17 +529,20 @@ def test_writing_refuses(tmp_path):
     assert not (tmp_path / "new.fits").exists()
 
 
-def test_files_in_the_order_of_other_bands_are_refused(tmp_path):
-    """Each header names its band, as those that `distsep export` writes do."""
+@pytest.mark.parametrize(("card", "zero"), [("BAND", ""), ("FREQ", ""), ("FREQ", "0")])
+def test_files_in_the_order_of_other_bands_are_refused(card, zero, tmp_path):
+    """Headers name their band: BAND those of `distsep export`, FREQ those of Planck."""
     m = np.random.default_rng(9).normal(size=(2, 48))
     names = ["Q_POLARISATION", "U_POLARISATION"]
     files = [
-        write(tmp_path / f"{band}.fits", m, names=names, cards=[("BAND", band)])
+        write(tmp_path / f"{band}.fits", m, names=names, cards=[(card, zero + band)])
         for band in ("40", "50", "other")
     ]
     found = polarised_bands(files, "40", "50", "60")
     assert found.maps.shape == (3, 2, 48)
-    with pytest.raises(ValueError, match=r"50.fits: .*BAND = '50'.*given for band 40"):
+    with pytest.raises(
+        ValueError, match=rf"50.fits: .*{card} = '50'.*given for band 40"
+    ):
         polarised_bands([files[1], files[0], files[2]], "40", "50", "60")
 
 

@@ -140,14 +140,15 @@ def read_bands(
 def _require_own_band(tables: list[FitsTable], bands: Sequence[str]) -> None:
     """Refuse a file whose header names another of the bands: the order is wrong."""
     for table, band in zip(tables, bands, strict=False):
-        says = str(table.header.get("BAND", "")).strip()
-        if says != band and says in bands:
-            raise ValueError(
-                f"{table.path.name}: the header says BAND = {says!r}, but the file is "
-                f"given for band {band}: expected one file for each of "
-                f"{', '.join(bands)}, in this order. Reorder the files or the bands, "
-                "or correct the header."
-            )
+        for card in ("BAND", "FREQ"):  # ours, and that of Planck and WMAP
+            says = str(table.header.get(card, "")).strip().lstrip("0")
+            if says != band and says in bands:
+                raise ValueError(
+                    f"{table.path.name}: the header says {card} = {says!r}, but the "
+                    f"file is given for band {band}: expected one file for each of "
+                    f"{', '.join(bands)}, in this order. Reorder the files or the "
+                    "bands, or correct the header."
+                )
 
 
 def per_band(name: str, value: Any, files: list[Path]) -> list[Any]:
