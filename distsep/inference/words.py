@@ -68,9 +68,11 @@ def describe(
         objective, found, errors
     )
     off = disagreement(errors)
-    if errors.vanished.any():
+    # Of what has not converged nothing is known yet.
+    vanished = errors.vanished & found.converged[objective.label]
+    if vanished.any():
         warnings.append(
-            f"{_list(objective.parameters.names, errors.vanished)} hardly constrained "
+            f"{_list(objective.parameters.names, vanished)} hardly constrained "
             "by these data, by a likelihood far from Gaussian: the errors are from "
             "H^-1, for H^-1 F H^-1 vanishes, and no interval is known to hold. Give a "
             "prior, use larger patches, or look at `Result.sample`."
