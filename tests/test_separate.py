@@ -718,6 +718,26 @@ def test_a_map_of_a_parameter_is_in_the_order_of_the_maps():
         result.parameter_map("beta_d")
 
 
+def test_a_map_of_a_parameter_knows_which_samples_were_used(tmp_path):
+    """Not those that lack bands, nor those of a store that a mask leaves out."""
+    maps = sky().copy()
+    maps[1:, :, 5] = np.nan
+    mask = np.arange(NPIX) > 3
+    observe(maps).save(tmp_path / "sky.zarr")
+    given = {"patches": {"Dust.beta_d": 1}, "observed": mask}
+    for found, cells in (
+        (separate(observe(maps), **given), np.arange(NPIX)),
+        (
+            separate(distsep.open_observation(tmp_path / "sky.zarr"), **given),
+            healpy.nest2ring(NSIDE, np.arange(NPIX)),
+        ),
+    ):
+        expected = (mask & (np.arange(NPIX) != 5))[cells]
+        for name in NAMES:
+            known = np.isfinite(found.parameter_map(name)[0])
+            np.testing.assert_array_equal(known, expected)
+
+
 @pytest.mark.parametrize("unit", ["uK_RJ", "mK_CMB", "kJy/sr"])
 def test_a_law_in_another_unit_gives_the_same_amplitudes(unit):
     cmb, dust, synchrotron = components(20.0)

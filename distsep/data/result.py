@@ -51,7 +51,8 @@ class Result:
         units: Unit of the amplitudes of each component, those by region too.
         nu0: Reference frequency [GHz] of each component, if it has one.
         bands, stokes, nside, coordsys, polcconv: Of the observation.
-        cell_ids: NEST numbers of the pixels of this rank that were used, ascending.
+        cell_ids: NEST numbers of the pixels of this rank, ascending; of maps in memory
+            those that were used, of a store all.
         patches: By kind, if there is more than one: patch of each of these pixels, in
             this order, whatever that of the caller; see `parameter_map`.
         distance: Largest distance from the optimum of any block [sigma].
@@ -150,7 +151,10 @@ class Result:
             )
         values = np.atleast_1d(self.parameters[name])
         ids = self.patches.get(name, np.zeros((1, len(self.cell_ids)), int))
-        own = np.where(ids >= 0, values[np.maximum(ids, 0)], np.nan)
+        used = np.isfinite(self.chi2).any(0)
+        if self.caller_index is not None:
+            used = used[self.caller_index]
+        own = np.where((ids >= 0) & used, values[np.maximum(ids, 0)], np.nan)
         if self.caller_index is None:
             return own
         out = np.full((len(own), self.chi2.shape[-1]), np.nan)
