@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import distsep
-from distsep.inference.sampling import _apart
+from distsep.inference.sampling import _apart, _stuck
 
 NU = np.array([40.0, 60.0, 90.0, 120.0, 160.0, 240.0, 350.0])
 LAWS = [distsep.CMB(), distsep.Dust(150.0, temp=20.0), distsep.Synchrotron(20.0)]
@@ -82,6 +82,15 @@ def test_chains_that_do_not_agree_are_named(sampled):
 
 
 @pytest.mark.slow
+def test_a_chain_that_hardly_moves_is_said():
+    """More draws would not help it."""
+    values = np.random.default_rng(1).normal(size=(4, 100, 2))
+    assert _stuck(values) == ()
+    values[2, 20:60] = values[2, 20]
+    (words,) = _stuck(values)
+    assert "stayed where it was in 39% of its draws" in words
+
+
 def test_priors_bounds_and_seeds_count(sampled):
     plain, samples = sampled
     name = "Synchrotron.beta_pl"

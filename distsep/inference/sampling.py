@@ -20,6 +20,8 @@ from distsep.inference.newton import Local
 from distsep.inference.objective import Objective
 
 log = logging.getLogger("distsep")
+# Of its draws, those at which a chain that is well has moved.
+_LEAST_MOVED = 0.7
 _LARGEST_R_HAT = 1.05
 WHAT = "profile likelihood times priors"
 
@@ -131,7 +133,7 @@ def sample(
         null = objective.gauge / np.linalg.norm(objective.gauge, axis=0)
         values = values - (values @ null) @ null.T
     names, r_hat = objective.parameters.names, np.where(local.held, np.nan, r_hat)
-    warnings = _apart(names, r_hat)
+    warnings = (*_apart(names, r_hat), *_stuck(values))
     for words in warnings:
         log.warning(words)
     return Samples(
@@ -168,6 +170,19 @@ def _apart(names: tuple[str, ...], r_hat: np.ndarray) -> tuple[str, ...]:
     more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
     return (
         f"the chains do not agree on {', '.join(wrong[:5])}{more}: take more `draws`.",
+    )
+
+
+def _stuck(values: np.ndarray) -> tuple[str, ...]:
+    """Say that a chain hardly moved: more draws would not help it."""
+    moved = (np.diff(values, axis=1) != 0).any(-1).mean(1).min()
+    if moved > _LEAST_MOVED:
+        return ()
+    return (
+        f"a chain stayed where it was in {100 * (1 - moved):.0f}% of its draws: the "
+        "posterior is steeper in some places than its steps are short, as where "
+        "parameters are hardly constrained. Give priors, use larger patches, or "
+        "another `seed`.",
     )
 
 
