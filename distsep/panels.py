@@ -103,7 +103,8 @@ def sky_panels(result: Result, observation: Any, truth: Any) -> list[Panel]:
         other = 1 if cmb == 0 else 0
         s = maps["amplitudes"][other, row]
         panels.append(_recovered(result, sphere, s, names[other], letter, 98.0))
-    panels.append(_chi2_panel(result, sphere, maps["chi2"]))
+    if result.dof > 0:
+        panels.append(_chi2_panel(result, sphere, maps["chi2"]))
     if result.stokes == "IQU":  # the intensity too
         order = [cmb, *(n for n in range(len(names)) if n != cmb)][:2]
         panels += [
@@ -183,7 +184,7 @@ def _chi2_panel(result: Result, sphere: "Sphere", chi2: np.ndarray) -> Panel:
     # A joint fit has one chi2 for all Stokes parameters of a pixel.
     seen = np.isfinite(chi2).any(0)
     total = np.where(seen, np.nansum(chi2, 0), np.nan)
-    free = max(result.dof, 1) / max(seen.sum(), 1)
+    free = result.dof / max(seen.sum(), 1)
     m = sphere.drawn(total)
     note = f"mean {np.nanmean(total):.2f}, expected {free:.2f}"
     title = r"$\chi^2$ per pixel, " + "+".join(result.stokes)

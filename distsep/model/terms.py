@@ -123,7 +123,8 @@ class Regional:
 
     Args:
         component: Name of the component.
-        regions: Where: an nside, an integer map, `{"kmeans": n}`, ...; None: one.
+        regions: Where: an nside, whose cells are numbered in NEST order, an integer
+            map, `{"kmeans": n}`, ...; None: one.
         prior: (mean, std) of each amplitude.
 
     Its amplitudes, and their prior, are in a millionth of the unit of the law (uK_RJ of
