@@ -162,6 +162,10 @@ def test_a_chi2_that_means_nothing_is_not_quoted():
         poor = dataclasses.replace(result, **change)
         assert goodness(poor) is None
         assert "chi2 is not quoted" in text_table(poor)
+    none = dataclasses.replace(result, dof=0)
+    drawn = [[p.title for p in sky_panels(r, None, None)] for r in (result, none)]
+    assert drawn[0][:-1] == drawn[1]
+    assert "chi" in drawn[0][-1]
 
 
 def test_chi2_is_judged_by_its_scatter():
