@@ -398,7 +398,7 @@ def test_arguments_of_separate(write):
         [[global]]
         kind = "monopole"
         bands = [40]
-        prior = { std = 2 }
+        prior = [0, 2]
         [[global]]
         kind = "template"
         file = "leak.fits"

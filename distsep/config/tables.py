@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     PrivateAttr,
+    model_validator,
 )
 
 from distsep.config.errors import (
@@ -69,10 +70,16 @@ class Table(BaseModel):
 
 
 class PriorTable(Table):
-    """A Gaussian prior, in the unit of what it is about."""
+    """A Gaussian prior, in the unit of what it is about; `[mean, std]` is one too."""
 
     mean: FiniteFloat = 0.0
     std: Positive
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        pair = isinstance(value, list) and len(value) == 2
+        return {"mean": value[0], "std": value[1]} if pair else value
 
 
 class LawTable(Table):
