@@ -151,7 +151,7 @@ class Result:
             )
         values = np.atleast_1d(self.parameters[name])
         ids = self.patches.get(name, np.zeros((1, len(self.cell_ids)), int))
-        used = np.isfinite(self.chi2).any(0)
+        used = np.asarray(np.isfinite(self.chi2).any(0))
         if self.caller_index is not None:
             used = used[self.caller_index]
         own = np.where((ids >= 0) & used, values[np.maximum(ids, 0)], np.nan)
