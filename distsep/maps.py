@@ -48,11 +48,12 @@ def source_of(observation: Any, observed: Any, comm: Any) -> ArraySource | Store
             "several ranks, and this is one process: give "
             "`comm=distsep.parallel.world()`, or the whole observation."
         )
+    # Before a mask: whether they are the ranks' own pixels is then still known.
+    observation = observation.replace(noise=one_noise(observation, comm))
     if observed is not None:
         own = observation.caller_index
         own = observation.cell_ids if own is None else own
         observation = observation.used(observed[own])
-    observation = observation.replace(noise=one_noise(observation, comm))
     npix = comm.allgather(observation.npix)
     if not sum(npix):
         raise ValueError("`separate(observation=...)`: no pixel is observed.")

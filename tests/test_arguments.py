@@ -287,9 +287,18 @@ def test_hits_in_units_of_each_ranks_own(norm, comm):
         return
     with pytest.raises(ValueError, match=rf"hits_norm='{norm}'.*as a number, the same"):
         distsep.separate(LAWS, mine, priors=PRIOR, comm=comm)
-    # Parts of one observation are in units of the whole.
-    whole = observe(None, depths, **given | {"hits": 1.0 + np.arange(NPIX)})
-    assert distsep.separate(LAWS, whole.share(comm), priors=PRIOR, comm=comm).dof > 0
+
+
+def test_hits_of_parts_of_one_observation_are_in_units_of_the_whole(comm):
+    """Of a mask too, that leaves other pixels to each rank."""
+    whole = bits.sky("idle")
+    mask = np.arange(whole.caller_npix) % 3 > 0
+    found = distsep.separate(LAWS, whole.share(comm), observed=mask, comm=comm)
+    alone = distsep.separate(LAWS, whole, observed=mask)
+    for name, value in alone.parameters.items():
+        off = found.parameters[name] - value
+        assert abs(off) < 1e-8 * alone.sigma[name]
+    assert found.dof == alone.dof
 
 
 def test_ranks_without_pixels_with_an_angle(comm):
