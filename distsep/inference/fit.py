@@ -34,6 +34,8 @@ _ADAM_STEPS = 40
 _ADAM_RATE = 0.3
 _ADAM_MOMENTUM = 0.5
 _ROUNDING = 1e-9
+# Times that degenerate global terms are looked for anew where a fit has ended.
+_MOST_GAUGES = 4
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def fit(
         tell(solver, steps, local.distance.max(initial=0.0))
         if (local.distance <= tolerance).all():
             break
-    while start:
+    for _ in range(_MOST_GAUGES if start else 0):
         held = objective.gauge.shape[1]
         x, _ = _solve_linear(objective, local.point.x)
         local = local_model(objective, objective.point(x))
