@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from distsep.data.place import require_whole_chunks
 from distsep.data.result import Result
 from distsep.data.store import ResultWriter, require_place, result_arrays
 from distsep.inference.amplitudes import Maps
@@ -47,9 +47,9 @@ class Kept(NamedTuple):
     nu0: Mapping[str, float | None]
     scale: np.ndarray
     patch_of: Mapping[str, Any]
-    covariance: tuple[str, ...] = ()
-    residuals: bool = False
-    regional: Mapping[str, str] = MappingProxyType({})
+    covariance: tuple[str, ...]
+    residuals: bool
+    regional: Mapping[str, str]
 
     @property
     def chosen(self) -> np.ndarray:
@@ -86,7 +86,17 @@ class Keeper:
         self._output, self._overwrite, self._comm = output, overwrite, comm
         self._writer: ResultWriter | None = None
         if output is not None:
-            _require_whole_chunks(source.pixels(0), comm)
+            own = source.pixels(0)
+            require_whole_chunks(
+                "separate(output=...)",
+                own.grid,
+                own.start,
+                own.npix,
+                comm,
+                "Give a mask to `Observation(observed=...)` before it is shared, leave "
+                "`output` out, or let all ranks read one store "
+                "(`distsep.open_observation`).",
+            )
             require_place(output, "result", overwrite=overwrite, comm=comm)
 
     def open(self) -> None:
@@ -201,17 +211,3 @@ class Keeper:
         """Complete the store. Communication: barriers."""
         if self._writer is not None:
             self._writer.complete(result)
-
-
-def _require_whole_chunks(observation: Any, comm: Any) -> None:
-    """Refuse ranks that cannot write their chunks. Communication: an allgather."""
-    grid, start, npix = observation.grid, observation.start, observation.npix
-    uneven = comm.allgather(grid.whole_chunks(start, npix) is None)
-    if any(uneven):
-        raise ValueError(
-            f"`separate(output=...)`: ranks {np.flatnonzero(uneven).tolist()} hold "
-            f"parts of chunks, this one the pixels [{start}, {start + npix}): expected "
-            f"cuts at multiples of {grid.chunk} pixels. Give a mask to "
-            "`Observation(observed=...)` before it is shared, leave `output` out, or "
-            "let all ranks read one store (`distsep.open_observation`)."
-        )

@@ -143,13 +143,8 @@ class Problem(NamedTuple):
             for k, (_, f) in self.where.items()
             if f is not None and k in mixing.names
         }
-        regional = {
-            name: own
-            for name, own in zip(
-                mixing.component_names, mixing.amplitude_units, strict=True
-            )
-            if name not in units
-        }
+        own_units = zip(mixing.component_names, mixing.amplitude_units, strict=True)
+        regional = {name: own for name, own in own_units if name not in units}
         return Kept(
             units,
             nu0,

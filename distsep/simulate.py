@@ -89,9 +89,11 @@ def observe(
     start, stop = grid.rank_pixels(comm.rank, comm.size)
     mine = used[start:stop]
     d = np.empty((*sky.sigma.shape, len(mine)), config.sky.dtype)
-    for chunk in np.unique(mine // sky.grid.chunk).tolist():
+    for chunk in range(sky.grid.nchunks):
         first, last = sky.grid.chunk_range(chunk)
         a, b = np.searchsorted(mine, (first, last))
+        if a == b:
+            continue
         inside = slice(None) if b - a == last - first else mine[a:b] - first
         d[..., a:b] = sky.chunk(chunk)[0][..., inside]
     header = _header(config, sky).replace(grid=grid)

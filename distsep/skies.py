@@ -87,9 +87,7 @@ class Skies:
         if not np.isfinite(errors).any():
             return kind, "", "", "", "", "", ""
         scatter = np.sqrt(values.var(0, ddof=1).mean()) if len(values) > 1 else np.nan
-        error = np.nan
-        if len(values) > 1:  # patches of a sky share what is off in it
-            error = values.mean(1).std(ddof=1) / np.sqrt(len(values))
+        error = _error(values) if len(values) > 1 else np.nan
         digits = _digits(error if np.isfinite(error) else np.nanmean(errors))
         mean = f"{values.mean():.{digits}f}"
         said = "varies" if true is None and kind in self.truth else ""
@@ -137,19 +135,19 @@ def _pulls(values: np.ndarray, errors: np.ndarray, true: float) -> np.ndarray:
     return (values - true) / np.where(errors > 0, errors, np.nan)
 
 
-def _moments(x: np.ndarray) -> tuple[str, str]:
-    """Mean and standard deviation of `(sky, patch)`, with their errors, in words.
+def _error(x: np.ndarray) -> float:
+    """Error of the mean of `(sky, patch)`: patches of a sky share what is off in it."""
+    return float(x.mean(1).std(ddof=1) / np.sqrt(len(x)))
 
-    The errors are those of the scatter from sky to sky: patches are not independent.
-    """
+
+def _moments(x: np.ndarray) -> tuple[str, str]:
+    """Mean and standard deviation of `(sky, patch)`, with their errors, in words."""
     x = x[:, np.isfinite(x).all(0)]
     n = len(x) if x.size else 0
     if n < 2:
         return f"{x.mean():+.2f}" if n else "", ""
     mean, spread = x.mean(), x.std(ddof=1)
-    error = x.mean(1).std(ddof=1) / np.sqrt(n)
-    squares = ((x - mean) ** 2).mean(1)
-    of_spread = squares.std(ddof=1) / np.sqrt(n) / (2 * max(spread, 1e-300))
+    error, of_spread = _error(x), _error((x - mean) ** 2) / (2 * max(spread, 1e-300))
     digits = _digits(error)
     return (
         f"{mean:+.{digits}f} +- {error:.{digits}f}",

@@ -38,6 +38,14 @@ amplitude = {{ power_law = {{ ee = 2.4, bb = 0.5 }} }}
 """
 
 
+NOISELESS = """
+[sky]
+nside = 4
+noise = false
+[[component]]
+"""
+
+
 @pytest.fixture
 def sky(tmp_path):
     """Read a sky.toml of this text."""
@@ -176,19 +184,17 @@ def test_a_template_in_another_unit_and_at_another_frequency(sky, tmp_path):
         coordsys="G",
         ordering="NEST",
     )
-    config = sky(
-        f"""
-        [sky]
-        nside = 4
-        noise = false
-        [[component]]
-        kind = "Synchrotron"
-        nu0 = 23.0
-        beta_pl = {{{{ file = "{path}", field = "BETA" }}}}
-        amplitude = {{{{ file = "{path}", unit = "uK_RJ", nu = 30.0 }}}}
-        """
+    made = make_sky(
+        sky(
+            NOISELESS
+            + f"""
+            kind = "Synchrotron"
+            nu0 = 23.0
+            beta_pl = {{{{ file = "{path}", field = "BETA" }}}}
+            amplitude = {{{{ file = "{path}", unit = "uK_RJ", nu = 30.0 }}}}
+            """
+        )
     )
-    made = make_sky(config)
     d, s = made.chunk(0)
     at_nu0 = maps[1:3] * (23 / 30) ** maps[3] / thermodynamic(23.0)
     np.testing.assert_allclose(s[0], at_nu0, rtol=1e-7)
@@ -206,17 +212,8 @@ def test_an_amplitude_in_iau_changes_the_sign_of_u(sky, tmp_path):
         path = tmp_path / f"{polcconv}.fits"
         turned = maps * np.array([1, 1, sign])[:, None]
         write_maps(path, turned, names=list("IQU"), polcconv=polcconv, **said)
-        config = sky(
-            f"""
-            [sky]
-            nside = 4
-            noise = false
-            [[component]]
-            kind = "CMB"
-            amplitude = {{{{ file = "{path}" }}}}
-            """
-        )
-        found[polcconv] = make_sky(config).chunk(0)[0]
+        law = f'kind = "CMB"\namplitude = {{{{ file = "{path}" }}}}'
+        found[polcconv] = make_sky(sky(NOISELESS + law)).chunk(0)[0]
     np.testing.assert_array_equal(found["IAU"], found["COSMO"])
     np.testing.assert_allclose(found["IAU"][0], maps[1:], rtol=1e-12)
 

@@ -333,7 +333,7 @@ def _facts(reader: Any) -> list[tuple[str, str]]:
         ("chunks", f"{grid.nchunks} of {grid.chunk} pixels"),
     ]
     if reader.kind == "observation":
-        stored = store.open_observation(reader.path)
+        stored = store.StoredObservation(reader)
         facts += [
             ("instrument", describe(stored.instrument)),
             ("noise", stored.noise_in_words),

@@ -84,7 +84,7 @@ Maps = tuple[str, list[str], list[str], np.ndarray, dict[str, Any]]
 
 def _bands(reader: GroupReader) -> Iterator[Maps]:
     """Name, columns, units, maps and header of every band; chunk by chunk."""
-    stored = StoredObservation(reader.path)
+    stored = StoredObservation(reader)
     stokes, grid, n = stored.stokes, stored.grid, len(stored.stokes)
     unit = reader.attributes_of("maps")["units"]
     columns, units = [f"{letter}_STOKES" for letter in stokes], [unit] * n

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Inexact, Shaped
 
 from distsep.data import healpix
-from distsep.data.fits_table import FitsTable
+from distsep.data.fits_table import TURNED, FitsTable
 from distsep.data.tunit import unit_of
 
 log = logging.getLogger("distsep")
@@ -130,8 +130,8 @@ def read_bands(
             )
     maps, cell_ids = _union([table.nest_ids() for table in tables], found, nside)
     if convention == "IAU" and "U" in stokes:
-        maps[:, stokes.index("U")] *= -1
-        notes.append("POLCCONV = IAU: the sign of U is turned; inside it is COSMO.")
+        healpix.turn_u(maps, stokes)
+        notes.append(TURNED)
     for note in notes:
         log.warning(note)
     return BandMaps(maps, tuple(names), stokes, nside, frame, cell_ids, tuple(notes))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Inexact, Integer
 
 from distsep.data import healpix
-from distsep.data.fits_table import FitsTable
+from distsep.data.fits_table import TURNED, FitsTable
 from distsep.data.patches import checked_ids
 
 log = logging.getLogger("distsep")
@@ -44,6 +44,18 @@ def read_scalar(
         ValueError: if it is no such map, or has no value in any pixel.
     """
     table = FitsTable.open(Path(path), hdu, None)
+    return _scalar(table, column, nside=nside, coordsys=coordsys, missing=missing)
+
+
+def _scalar(
+    table: FitsTable,
+    column: str | int,
+    *,
+    nside: int | None,
+    coordsys: str | None,
+    missing: int | float = np.nan,
+) -> Inexact[np.ndarray, " pix"]:
+    """Return a column of an open file, and say which of its values are none."""
     number = table.find_one(column)
     m = on_sphere(table, number, nside=nside, coordsys=coordsys, missing=missing)
     bad = dict(zip(("NaN", "infinite"), table.not_finite(number), strict=True))
@@ -78,15 +90,13 @@ def read_stokes(
     Returns:
         The whole sphere in NEST order, in COSMO.
     """
+    table = FitsTable.open(Path(path), None, None)
     maps = np.stack(
-        [read_scalar(path, one, nside=nside, coordsys=coordsys) for one in columns]
+        [_scalar(table, one, nside=nside, coordsys=coordsys) for one in columns]
     )
-    if "U" in stokes and FitsTable.open(Path(path), None, None).polcconv == "IAU":
-        maps[stokes.index("U")] *= -1
-        log.warning(
-            f"{Path(path).name}: POLCCONV = IAU: the sign of U is turned; inside it is "
-            "COSMO."
-        )
+    if table.polcconv == "IAU" and "U" in stokes:
+        healpix.turn_u(maps, stokes)
+        log.warning(f"{table.path.name}: {TURNED}")
     return maps
 
 
@@ -117,7 +127,7 @@ def on_sphere(
     coordsys: str | None,
     missing: int | float = np.nan,
 ) -> Inexact[np.ndarray, " pix"]:
-    """Return a column of an open file as `read_scalar` does."""
+    """Return a column of an open file on the sphere, in silence."""
     path = table.path
     check_sphere(table, nside=nside, coordsys=coordsys)
     m = np.full(12 * table.nside**2, float(missing))

@@ -17,6 +17,8 @@ from jaxtyping import Inexact, Shaped
 
 from distsep.data import healpix
 
+TURNED = "POLCCONV = IAU: the sign of U is turned; inside it is COSMO."
+
 _NAMES = {
     "I": ("I", "T", "INTENSITY", "TEMPERATURE", "I_STOKES", "STOKES_I", "SIGNAL"),
     "Q": ("Q", "Q_STOKES", "STOKES_Q", "Q_POLARISATION", "Q_POLARIZATION"),

@@ -76,6 +76,12 @@ def nest_to_ring(
     return healpy.nest2ring(nside, np.asarray(pixels, dtype=np.int64))
 
 
+def turn_u(maps: np.ndarray, stokes: str) -> None:
+    """Change the sign of U of `(..., stokes, pix)`, in place: IAU to COSMO, or back."""
+    if "U" in stokes:
+        maps[..., stokes.index("U"), :] *= -1
+
+
 def reorder(m: np.ndarray, ordering: Ordering, to: Ordering) -> np.ndarray:
     """Return maps of the whole sphere in the other ordering; pixels are the last axis.
 

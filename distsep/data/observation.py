@@ -19,7 +19,7 @@ from distsep.data.given_maps import (
     in_every_map,
     taken,
 )
-from distsep.data.healpix import refuse_masked, ring_to_nest
+from distsep.data.healpix import refuse_masked, ring_to_nest, turn_u
 from distsep.data.noise import Noise, described_noise, variance_maps
 from distsep.data.together import each_map
 from distsep.model.instrument import Instrument
@@ -158,8 +158,8 @@ class Observation:
         index = np.flatnonzero(use)
         index = index[ascending(nest[index], 12 * nside**2)]
         d = taken(d, missing, index, factor)
-        if polcconv == "IAU" and "U" in stokes:
-            d[:, stokes.index("U")] *= -1
+        if polcconv == "IAU":
+            turn_u(d, stokes)
         noise = noise.select(index)
         if noise.kind.startswith("dense"):
             # A row of zeros in an inverse covariance is a band that did not observe.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from distsep.data.blocks import Grid
 from distsep.data.zarr_header import read_header
 
 
@@ -57,6 +58,31 @@ def require_folder(directory: str | Path) -> None:
         )
     if (refusal := _closed(path / "files")) is not None:
         raise refusal
+
+
+def require_whole_chunks(
+    call: str, grid: Grid, start: int, npix: int, comm: Any, remedy: str
+) -> None:
+    """Refuse ranks that cannot write their chunks, on all of them.
+
+    Args:
+        call: What was called, for the message.
+        grid: Of the whole data set.
+        start: First pixel of this rank.
+        npix: Its number of pixels.
+        comm: Ranks.
+        remedy: What to do instead.
+
+    Communication: an allgather.
+    """
+    cut = comm.allgather(grid.whole_chunks(start, npix) is None)
+    if any(cut):
+        ranks = [rank for rank, is_cut in enumerate(cut) if is_cut]
+        raise ValueError(
+            f"`{call}`: ranks {ranks} hold parts of chunks, this one the pixels "
+            f"[{start}, {start + npix}): expected cuts at multiples of {grid.chunk} "
+            f"pixels. {remedy}"
+        )
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distsep.data.blocks import Grid
+from distsep.data.place import require_whole_chunks
 from distsep.data.plain import plain
 from distsep.data.result import Result
 from distsep.data.store_header import cell_ids_array, labels, sky_attributes
@@ -192,13 +193,8 @@ def save_result(
             f"`Result.save`: {comm.size} rank(s) hold {held} of the {grid.npix} pixels "
             "of the sky: let all ranks save it, with `comm=`."
         )
-    cut = comm.allgather(grid.whole_chunks(start, npix) is None)
-    if any(cut):
-        raise ValueError(
-            f"`Result.save(comm=...)`: ranks {np.flatnonzero(cut).tolist()} hold parts "
-            f"of chunks: expected cuts at multiples of {grid.chunk} pixels, those of "
-            "`observation.share(comm)` and of stores."
-        )
+    remedy = "Those of `observation.share(comm)` and of stores are."
+    require_whole_chunks("Result.save(comm=...)", grid, start, npix, comm, remedy)
     arrays = result_arrays(
         result.component_names,
         result.stokes,

@@ -18,7 +18,7 @@ class StoredObservation:
     the sky is not simulated) besides.
 
     Args:
-        path: Directory of the store.
+        path: Directory of the store, or its reader where that is open already.
 
     Raises:
         FileNotFoundError, ValueError: if it is no complete observation.
@@ -26,22 +26,21 @@ class StoredObservation:
     Communication: none.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._reader = reader = GroupReader(path)
-        head = reader.header
+    def __init__(self, path: str | Path | GroupReader) -> None:
+        reader = path if isinstance(path, GroupReader) else GroupReader(path)
+        self._reader, head = reader, reader.header
         if not isinstance(head, ObservationHeader):
-            raise ValueError(f"{path} holds a {reader.kind}, not an observation.")
+            raise ValueError(
+                f"{reader.path} holds a {reader.kind}, not an observation."
+            )
         kinds = {axes: kind for kind, axes in NOISE_DIMS.items()}
         self.noise_kind: str = kinds[reader.require_axes("inverse_noise", *kinds)]
         for name, unit in (("maps", UNIT), ("inverse_noise", PER_UNIT)):
             if (found := reader.attributes_of(name).get("units")) != unit:
                 what = f"units = {found!r}, expected {unit!r}"
                 raise ValueError(damaged(reader.path, what, name))
-        self.path, self.grid, self.dtype = (
-            reader.path,
-            reader.grid,
-            reader.dtype("maps"),
-        )
+        self.path, self.grid = reader.path, reader.grid
+        self.dtype = reader.dtype("maps")
         self.instrument, self.bands = head.instrument, head.bands
         self.stokes, self.nside = head.stokes, head.nside
         self.coordsys, self.polcconv = head.coordsys, head.polcconv

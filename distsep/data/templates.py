@@ -69,7 +69,7 @@ class PixelMaps:
                 "pixels: mask them with `observed=`, or fill the template."
             )
         turned = getattr(self._header, "caller_polcconv", "COSMO") == "IAU"
-        if turned and m.ndim == 2 and "U" in obs.stokes:
+        if turned and m.ndim == 2:
             values = values.copy()
-            values[obs.stokes.index("U")] *= -1
+            healpix.turn_u(values, obs.stokes)
         return values

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,6 +18,8 @@ from pydantic import (
 )
 
 from distsep.data.blocks import Grid
+from distsep.data.healpix import COORDSYS
+from distsep.data.observation import STOKES
 from distsep.model.instrument import Instrument
 
 FORMAT = 1
@@ -49,6 +52,17 @@ class _Part(BaseModel):
     )
 
 
+def _one_of(known: tuple[str, ...]) -> AfterValidator:
+    """Refuse words other than those that observations have."""
+
+    def check(word: str) -> str:
+        if word not in known:
+            raise ValueError(f"expected one of {', '.join(known)}")
+        return word
+
+    return AfterValidator(check)
+
+
 class Dggs(_Part):
     """The sphere, in the words of the zarr DGGS convention."""
 
@@ -65,8 +79,8 @@ class Header(_Part):
 
     grid: Grid
     dggs: Dggs
-    stokes: Literal["I", "QU", "IQU"]
-    coordsys: Literal["G", "C", "E"]
+    stokes: Annotated[str, _one_of(STOKES)]
+    coordsys: Annotated[str, _one_of(COORDSYS)]
     polcconv: Literal["COSMO"]
     bands: Words
     provenance: dict[str, Any]

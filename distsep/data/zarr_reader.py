@@ -109,10 +109,6 @@ class GroupReader:
                 what = f"chunks of {cut} pixels, expected {self.grid.chunk}"
                 raise ValueError(damaged(self.path, what, name))
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of an array."""
-        return tuple(self._array(name).shape)
-
     def dims(self, name: str) -> tuple[str, ...]:
         """Return the names of the axes of an array."""
         return tuple(self._array(name).metadata.dimension_names or ())
